@@ -1,0 +1,3 @@
+"""DECLOUD trainer: earn rewards by training models on your own machine."""
+
+__version__ = "0.1.0"

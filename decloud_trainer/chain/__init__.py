@@ -1,0 +1,1 @@
+"""Everything Solana: bytes, keys, endpoints, transactions."""

@@ -1,0 +1,119 @@
+"""Files as a program with a wallet needs them: private, atomic, durable, one instance."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from decloud_trainer.errors import AlreadyRunning, DecloudError
+
+APP = "decloud-trainer"
+
+
+def home_dir() -> Path:
+    """Configuration, journal and keys: ``~/.decloud-trainer``, or ``DECLOUD_HOME``."""
+    override = os.environ.get("DECLOUD_HOME")
+    return Path(override).expanduser().resolve() if override else Path.home() / f".{APP}"
+
+
+def cache_dir() -> Path:
+    """What can be fetched or computed again. ``DECLOUD_HOME`` moves it along."""
+    if os.environ.get("DECLOUD_HOME"):
+        return home_dir() / "cache"
+    return Path(platformdirs.user_cache_dir(APP, appauthor=False))
+
+
+def log_dir() -> Path:
+    """Log files. ``DECLOUD_HOME`` moves them along."""
+    if os.environ.get("DECLOUD_HOME"):
+        return home_dir() / "logs"
+    return Path(platformdirs.user_log_dir(APP, appauthor=False))
+
+
+def make_private_dir(path: Path) -> Path:
+    """Create `path` and its parents with mode 0700; an existing folder is narrowed to it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+            path.chmod(0o700)
+    except OSError as error:
+        raise DecloudError(
+            f"can't create the folder {path}: {error.strerror}",
+            hint="check its owner and permissions, or set DECLOUD_HOME to a folder of your own",
+        ) from error
+    return path
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `data` so that after a power cut it holds the old bytes or the new.
+
+    The temporary file is in the same folder (a rename is atomic only within a file system) and
+    has its final mode from the start.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_dir(path.parent)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Move a finished file to its final name, durably; both must be in one file system."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_dir(path.parent)
+
+
+def sync_dir(path: Path) -> None:
+    """Make renames inside `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: Path) -> str:
+    """The file's SHA-256 as 64 hex digits, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def single_instance(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`, or say who does.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Raises:
+        AlreadyRunning: another process holds it; the message names `what`.
+    """
+    make_private_dir(path.parent)
+    lock = filelock.FileLock(path, mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise AlreadyRunning(
+            f"{what} is already running (it holds {path})",
+            hint="stop the other one first, or set DECLOUD_HOME for a second, separate one",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""Content by its hash: computing and checking CIDs, fetching, pinning."""

@@ -1,0 +1,1 @@
+"""Training children: submitted, supervised, restarted, watched. There is one queue for all."""
