@@ -1,0 +1,176 @@
+"""The trainer's key: where it comes from, and signing with it. It is never shown.
+
+No message here repeats any part of what was read, and errors of the parsers are cut off
+(`from None`), because a JSON or base58 error carries the text that it failed on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import base58
+from solders.keypair import Keypair
+
+from decloud_trainer.errors import WalletError
+
+ENVIRONMENT = ("DECLOUD_PRIVATE_KEY", "SOLANA_PRIVATE_KEY")
+_MAX_KEY_FILE_BYTES = 4096
+_FORMS = "give the 64-byte secret key: base58 text, or the 64-number JSON list of the Solana CLI"
+
+
+class Wallet:
+    """A key that signs.
+
+    Attributes:
+        source: where the key was found, e.g. ``environment DECLOUD_PRIVATE_KEY``.
+        warnings: sentences for the user about how the key is kept.
+    """
+
+    __slots__ = ("_keypair", "source", "warnings")
+
+    def __init__(self, keypair: Keypair, source: str, warnings: tuple[str, ...] = ()) -> None:
+        self._keypair = keypair
+        self.source = source
+        self.warnings = warnings
+
+    @property
+    def pubkey(self) -> str:
+        """The public key, base58."""
+        return str(self._keypair.pubkey())
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte ed25519 signature of `message`."""
+        return bytes(self._keypair.sign_message(message))
+
+    def __repr__(self) -> str:
+        return f"Wallet({self.pubkey}, from {self.source})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a wallet is neither pickled nor copied")
+
+
+def load_wallet(
+    *,
+    keypair_option: Path | None = None,
+    environ: Mapping[str, str],
+    private_key: str = "",
+    keypair_path: str = "",
+) -> Wallet:
+    """The wallet of the first source that is there.
+
+    In this order: the keypair file of the command line, the environment's DECLOUD_PRIVATE_KEY and
+    SOLANA_PRIVATE_KEY, the configured `private_key`, the file at the configured `keypair_path`.
+    A source that is there but wrong is an error: the next one would be another wallet.
+
+    Raises:
+        WalletError: no key anywhere, or the first one can't be read.
+    """
+    if keypair_option is not None:
+        return read_keypair_file(keypair_option, option=True)
+    for name in ENVIRONMENT:
+        if environ.get(name, "").strip():
+            return Wallet(_parse_key(environ[name], name), f"environment {name}")
+    if private_key.strip():
+        return Wallet(_parse_key(private_key, "the setting private_key"), "setting private_key")
+    if keypair_path and Path(keypair_path).expanduser().exists():
+        return read_keypair_file(Path(keypair_path))
+    looked = f": {keypair_path} doesn't exist" if keypair_path else ""
+    raise WalletError(
+        f"No private key found{looked}",
+        hint="set one up with `decloud-trainer setup`, name a Solana CLI keypair file with "
+        "`decloud-trainer config --set keypair_path=~/my-wallet.json`, "
+        "or set DECLOUD_PRIVATE_KEY",
+    )
+
+
+def read_keypair_file(path: Path, *, option: bool = False) -> Wallet:
+    """The wallet of a Solana CLI keypair file; ``~`` is expanded.
+
+    Raises:
+        WalletError: missing, unreadable, or not a keypair.
+    """
+    path = path.expanduser()
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_KEY_FILE_BYTES + 1)
+            mode = os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        raise WalletError(
+            f"can't read the keypair file {path}: {error.strerror}",
+            hint="check the path, or make a wallet with `decloud-trainer setup`",
+        ) from error
+    keypair = _parse_key(raw.decode("ascii", "replace"), f"the keypair file {path}")
+    warnings: tuple[str, ...] = ()
+    if mode & 0o077:
+        warnings = (f"other users of this machine can read {path}: run `chmod 600 {path}`",)
+    return Wallet(keypair, f"{'option' if option else 'file'} {path}", warnings)
+
+
+def create_keypair_file(path: Path) -> Wallet:
+    """A new random key, written in the Solana CLI's form with mode 0600.
+
+    Raises:
+        WalletError: something is at `path` already (it is left alone), or it can't be written.
+    """
+    path = path.expanduser()
+    keypair = Keypair()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise WalletError(
+            f"{path} exists already and is not overwritten: it may hold a key with funds",
+            hint="choose another path, or use that file",
+        ) from error
+    except OSError as error:
+        raise WalletError(f"can't create {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(list(bytes(keypair))) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise WalletError(f"can't write {path}: {error.strerror}") from error
+    return Wallet(keypair, f"file {path}")
+
+
+def _parse_key(text: str, where: str) -> Keypair:
+    """`where` names the source in messages; `text` never appears in one."""
+    text = text.strip()
+    if len(text) > _MAX_KEY_FILE_BYTES:
+        raise WalletError(f"{where} is no private key: it is far too long", hint=_FORMS)
+    raw = _from_json(text, where) if text.startswith("[") else _from_base58(text, where)
+    if len(raw) != 64:
+        what = "a public key or a bare seed" if len(raw) == 32 else "no Solana key"
+        raise WalletError(f"{where} has {len(raw)} bytes: that is {what}", hint=_FORMS)
+    keypair = Keypair.from_seed(raw[:32])
+    if bytes(keypair.pubkey()) != raw[32:]:
+        raise WalletError(
+            f"{where} is damaged: its public half doesn't belong to its secret half",
+            hint="restore it from your backup; nothing was signed with it",
+        )
+    return keypair
+
+
+def _from_json(text: str, where: str) -> bytes:
+    try:
+        numbers = json.loads(text)
+    except (ValueError, RecursionError):
+        raise WalletError(f"{where} starts like a JSON list but isn't one", hint=_FORMS) from None
+    if not all(type(number) is int and 0 <= number <= 255 for number in numbers):
+        raise WalletError(f"{where} isn't a list of bytes from 0 to 255", hint=_FORMS)
+    return bytes(numbers)
+
+
+def _from_base58(text: str, where: str) -> bytes:
+    try:
+        return bytes(base58.b58decode(text))
+    except ValueError:
+        raise WalletError(
+            f"{where} is neither base58 text nor a JSON list of numbers", hint=_FORMS
+        ) from None
