@@ -14,7 +14,7 @@
     │   ├── ProgramError             an error of the program: name and number
     │   ├── InsufficientFunds        the wallet can't pay
     │   └── TransactionExpired       retryable: it never landed and never will
-    ├── UntrustedData                bytes from outside that failed a check; never retried as they are
+    ├── UntrustedData                bytes from outside that failed a check; final as they are
     │   ├── LayoutError              an account, event or instruction that doesn't decode
     │   ├── InvalidCid               not a CID, or not one that we accept
     │   ├── ContentMismatch          bytes that aren't what their CID or digest names

@@ -1,0 +1,463 @@
+"""Settings and the file that holds them, ``~/.decloud-trainer/config.json``.
+
+A setting's name in the file and on the command line is its key (``min_reward``, in SOL); the
+field of `Settings` carries the unit (``min_reward_lamports``). Every value is parsed by its
+setting's kind, from JSON and from the command line alike, so a file and ``--set`` accept the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import filelock
+
+from decloud_trainer.errors import SettingsError
+from decloud_trainer.files import home_dir, make_private_dir, write_atomic
+from decloud_trainer.money import LAMPORTS_PER_SOL, lamports_from_sol
+from decloud_trainer.names import dataset_key
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class Kind(NamedTuple):
+    """How one sort of value is read and written.
+
+    parse: from JSON or command-line text to the field's value; raises ValueError with what is
+        allowed. show: from the field's value to JSON.
+    """
+
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], Any] = lambda value: value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value.strip()
+
+
+def _url(value: Any) -> str:
+    text = _text(value)
+    if text and (urlsplit(text).scheme not in ("http", "https", "ws", "wss") or " " in text):
+        raise ValueError("must be a URL that starts with http://, https://, ws:// or wss://")
+    return text.rstrip("/")
+
+
+def _flag(value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("must be true or false")
+    return found
+
+
+def _sol(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError("must be an amount in SOL, such as 0.01")
+    return lamports_from_sol(str(value).strip())
+
+
+def _count(least: int, most: int) -> Kind:
+    def parse(value: Any) -> int:
+        try:
+            number = int(str(value).strip()) if not isinstance(value, bool) else None
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return number
+
+    return Kind(parse)
+
+
+def _number(least: float, most: float) -> Kind:
+    def parse(value: Any) -> float:
+        try:
+            number = float(str(value).strip()) if not isinstance(value, bool) else math.nan
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return number
+
+    return Kind(parse)
+
+
+def _choice(*allowed: str) -> Kind:
+    def parse(value: Any) -> str:
+        if str(value).strip() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return str(value).strip()
+
+    return Kind(parse)
+
+
+def _items(value: Any) -> list[str]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ValueError("must be names separated by commas")
+    return [item.strip() for item in items if item.strip()]
+
+
+def _datasets(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(dataset_key(item) for item in _items(value)))
+
+
+def _urls(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_url(item) for item in _items(value)))
+
+
+def _pairs(value: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        value = dict(item.partition(":")[::2] for item in _items(value))
+    if not isinstance(value, dict) or not all(
+        isinstance(item, str) and item for pair in value.items() for item in pair
+    ):
+        raise ValueError("must be pairs FROM:TO")
+    return {dataset_key(name): target.strip() for name, target in value.items()}
+
+
+def _mappings(value: Any) -> dict[str, str]:
+    return {name: dataset_key(target) for name, target in _pairs(value).items()}
+
+
+TEXT = Kind(_text)
+URL = Kind(_url)
+FLAG = Kind(_flag)
+SOL = Kind(_sol, lambda lamports: float(Decimal(lamports) / LAMPORTS_PER_SOL))
+DATASETS = Kind(_datasets, list)
+URLS = Kind(_urls, list)
+MAPPINGS = Kind(_mappings, dict)
+PATHS = Kind(_pairs, dict)
+
+NETWORKS = ("mainnet-beta", "devnet", "testnet", "localnet")
+
+
+class Setting(NamedTuple):
+    """One row of the settings table: what the file, the options and the README know of it."""
+
+    key: str
+    kind: Kind
+    help: str
+    secret: bool = False
+    env: tuple[str, ...] = ()
+
+
+def _setting(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    key: str = "",
+    secret: bool = False,
+    env: tuple[str, ...] = (),
+) -> Any:
+    metadata = {"setting": Setting(key, kind, help, secret, env)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata=metadata, repr=not secret)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a user can set; see each field's help. Secrets don't show in the repr."""
+
+    network: str = _setting("mainnet-beta", _choice(*NETWORKS), "Solana cluster")
+    rpc_url: str = _setting("", URL, "Solana RPC endpoint; empty: the network's public one")
+    ws_url: str = _setting("", URL, "Solana WebSocket endpoint; empty: the network's public one")
+    program_id: str = _setting("", TEXT, "On-chain program; empty: the DECLOUD v1 program")
+    generation: str = _setting(
+        "auto", _choice("auto", "v1.0", "v1.1", "v1.2"), "Program generation; auto: detected"
+    )
+    referrer: str = _setting("", TEXT, "Account that gets half of the platform fee; empty: none")
+
+    private_key: str = _setting(
+        "",
+        TEXT,
+        "Base58 private key",
+        secret=True,
+        env=("DECLOUD_PRIVATE_KEY", "SOLANA_PRIVATE_KEY"),
+    )
+    keypair_path: str = _setting(
+        "~/.config/solana/id.json", TEXT, "Path of the Solana CLI's keypair file"
+    )
+
+    datasets: tuple[str, ...] = _setting((), DATASETS, "Datasets to accept; empty: any trainable")
+    min_reward_lamports: int = _setting(0, SOL, "Least reward in SOL", key="min_reward")
+    max_reward_lamports: int = _setting(
+        0, SOL, "Greatest reward in SOL; 0: unlimited", key="max_reward"
+    )
+    dataset_mappings: dict[str, str] = _setting(
+        {}, MAPPINGS, "Requested dataset to the one trained on instead"
+    )
+    dataset_paths: dict[str, str] = _setting({}, PATHS, "Dataset to the folder that holds it")
+
+    epochs: int = _setting(1, _count(1, 10_000), "Training epochs per round")
+    batch_size: int = _setting(32, _count(1, 65_536), "Training batch size")
+    learning_rate: float = _setting(0.001, _number(1e-9, 10.0), "Learning rate")
+    max_batches: int = _setting(0, _count(0, 10**9), "Most batches per epoch; 0: all")
+    device: str = _setting("auto", _choice("auto", "cpu", "cuda", "mps"), "Where to train")
+    threads: int = _setting(0, _count(0, 1024), "CPU threads for training; 0: chosen")
+    seed: int = _setting(0, _count(0, 2**31 - 1), "Seed of the training order")
+
+    max_concurrent_rounds: int = _setting(1, _count(1, 64), "Rounds worked on at once")
+    auto_train: bool = _setting(True, FLAG, "Train joined rounds without being told")
+    auto_claim: bool = _setting(True, FLAG, "Claim rewards without being told")
+    poll_interval: float = _setting(
+        5.0, _number(0.1, 3600), "Seconds between checks while events are unavailable"
+    )
+    submit_only_if_improved: bool = _setting(
+        False, FLAG, "Never submit what the preview doesn't show to be better"
+    )
+    expected_training_window: int = _setting(
+        3600, _count(1, 10**7), "Seconds assumed between training start and submit deadline"
+    )
+
+    convention: str = _setting(
+        "auto",
+        _choice("auto", "descent-0.1", "delta"),
+        "How gradients are expressed; auto: as the network's validator expects",
+    )
+    gradient_dtype: str = _setting(
+        "float32", _choice("float16", "float32", "float64"), "Number format of uploaded gradients"
+    )
+    max_model_mb: int = _setting(512, _count(1, 100_000), "Largest model file to download, in MB")
+
+    gateways: tuple[str, ...] = _setting(
+        (
+            "https://ipfs.io",
+            "https://gateway.pinata.cloud",
+            "https://dweb.link",
+            "https://w3s.link",
+        ),
+        URLS,
+        "IPFS gateways, in order",
+    )
+    pinata_api_key: str = _setting("", TEXT, "Pinata API key", secret=True, env=("PINATA_API_KEY",))
+    pinata_secret_key: str = _setting(
+        "", TEXT, "Pinata secret", secret=True, env=("PINATA_SECRET_KEY",)
+    )
+    pinata_jwt: str = _setting("", TEXT, "Pinata JWT", secret=True, env=("PINATA_JWT",))
+    pinata_api_url: str = _setting("https://api.pinata.cloud", URL, "Pinata's API")
+    pinata_upload_url: str = _setting("https://uploads.pinata.cloud", URL, "Pinata's V3 uploads")
+
+    preset: str = _setting("", TEXT, "Name of the preset applied last, for the banner")
+
+
+class Row(NamedTuple):
+    field: str
+    setting: Setting
+    default: Any
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    assert field.default_factory is not dataclasses.MISSING
+    return field.default_factory()
+
+
+TABLE: dict[str, Row] = {
+    key: Row(field.name, setting._replace(key=key), _default(field))
+    for field in dataclasses.fields(Settings)
+    for setting in [field.metadata["setting"]]
+    for key in [setting.key or field.name]
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings with the layer that each came from.
+
+    Attributes:
+        sources: key -> ``default``, ``file``, ``preset NAME``, ``environment NAME``, ``option``.
+        unknown: keys of the file that this version doesn't know; kept when it is rewritten.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+    unknown: tuple[str, ...]
+    path: Path
+
+
+def config_path() -> Path:
+    return home_dir() / "config.json"
+
+
+def row_of(key: str) -> Row:
+    """The settings row of a key, or a SettingsError that offers the nearest names."""
+    name = key.strip().lower().replace("-", "_")
+    if name in TABLE:
+        return TABLE[name]
+    near = difflib.get_close_matches(name, TABLE, n=3)
+    raise SettingsError(
+        f"there is no setting {key!r}",
+        hint=f"did you mean {' or '.join(near)}?"
+        if near
+        else "`decloud-trainer config --show` lists all settings",
+    )
+
+
+def parse(key: str, value: Any, where: str) -> Any:
+    """The field's value for what a file, preset or option gives; `where` goes into the error."""
+    row = row_of(key)
+    try:
+        return row.setting.kind.parse(value)
+    except ValueError as error:
+        shown = "the value" if row.setting.secret else repr(value)
+        raise SettingsError(
+            f"{where}: {row.setting.key} {error} (got {shown})",
+            hint=f"{row.setting.key}: {row.setting.help}",
+        ) from None
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The file's JSON object; empty when there is no file."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
+    hint = f"mend it, or move it away and run `decloud-trainer setup` ({path})"
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise SettingsError(f"{path} is larger than a configuration can be", hint=hint)
+    try:
+        values = json.loads(raw, parse_float=Decimal)
+    except ValueError as error:
+        raise SettingsError(f"{path} is not valid JSON: {error}", hint=hint) from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold one JSON object", hint=hint)
+    return values
+
+
+def load(
+    *,
+    path: Path | None = None,
+    preset: tuple[str, Mapping[str, Any]] | None = None,
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Defaults, then the file, then the session's preset, the environment and the options.
+
+    Args:
+        preset: its name and values; lies above the file for this session.
+        options: key -> value of options that were given; None means not given, 0 is a value.
+        environ: the process environment unless told otherwise.
+    """
+    path = path or config_path()
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(TABLE, "default")
+    unknown: list[str] = []
+
+    def lay(key: str, value: Any, source: str, where: str) -> None:
+        row = row_of(key)
+        values[row.field] = parse(key, value, where)
+        sources[row.setting.key] = source
+
+    for key, value in read_file(path).items():
+        if key in TABLE:
+            lay(key, value, "file", str(path))
+        else:
+            unknown.append(key)
+    if preset is not None:
+        name, overlay = preset
+        for key, value in overlay.items():
+            lay(key, value, f"preset {name}", f"preset {name}")
+        lay("preset", name, f"preset {name}", f"preset {name}")
+    for key, row in TABLE.items():
+        for variable in row.setting.env:
+            if environ.get(variable, "").strip():
+                lay(key, environ[variable], f"environment {variable}", variable)
+                break
+    for key, value in (options or {}).items():
+        if value is not None:
+            lay(key, value, "option", f"--{key.replace('_', '-')}")
+
+    settings = Settings(**values)
+    if 0 < settings.max_reward_lamports < settings.min_reward_lamports:
+        raise SettingsError(
+            "max_reward is below min_reward, so no round could ever match",
+            hint="set max_reward=0 for unlimited",
+        )
+    return Loaded(settings, sources, tuple(unknown), path)
+
+
+def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
+    """Write values into the file: checked first, atomically, keeping keys we don't know.
+
+    Args:
+        changes: key -> value as in `parse`. Pairs (mappings, paths) are merged into the
+            present ones, everything else replaces.
+    """
+    path = path or config_path()
+    make_private_dir(path.parent)
+    with filelock.FileLock(path.with_suffix(".lock"), mode=0o600):
+        content = read_file(path)
+        for key, value in changes.items():
+            row = row_of(key)
+            parsed = parse(key, value, row.setting.key)
+            shown = row.setting.kind.show(parsed)
+            if isinstance(shown, dict):
+                shown = {**_pairs(content.get(row.setting.key, {})), **shown}
+            content[row.setting.key] = shown
+        _write(path, content)
+
+
+def remove(key: str, name: str | None = None, *, path: Path | None = None) -> bool:
+    """Take a setting, or one pair of it, out of the file; False if it wasn't there."""
+    path = path or config_path()
+    make_private_dir(path.parent)
+    with filelock.FileLock(path.with_suffix(".lock"), mode=0o600):
+        content = read_file(path)
+        row = row_of(key)
+        holder = content if name is None else content.get(row.setting.key, {})
+        found = holder.pop(row.setting.key if name is None else dataset_key(name), None)
+        if found is None:
+            return False
+        _write(path, content)
+    return True
+
+
+def reset(*, path: Path | None = None) -> Path | None:
+    """Set the file aside as ``config.json.backup``; its new place, or None if there was none."""
+    path = path or config_path()
+    if not path.exists():
+        return None
+    backup = path.with_name(path.name + ".backup")
+    with filelock.FileLock(path.with_suffix(".lock"), mode=0o600):
+        path.replace(backup)
+    return backup
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Decimal):
+            return float(value)
+        raise TypeError(f"{type(value).__name__} can't stand in a configuration")
+
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=plain)
+    write_atomic(path, text.encode() + b"\n")
+
+
+def shown_values(loaded: Loaded) -> dict[str, Any]:
+    """key -> JSON value, with secrets as ``(set)`` or an empty text, for people and scripts."""
+    shown = {}
+    for key, row in TABLE.items():
+        value = getattr(loaded.settings, row.field)
+        shown[key] = (
+            ("(set)" if value else "") if row.setting.secret else row.setting.kind.show(value)
+        )
+    return shown

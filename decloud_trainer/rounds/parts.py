@@ -1,0 +1,79 @@
+"""What steps work with and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decloud_trainer.jobs.ports import Jobs
+from decloud_trainer.rounds.entry import Entry, Facts, State
+from decloud_trainer.rounds.journal import JournalThread
+from decloud_trainer.rounds.policy import Terms
+from decloud_trainer.rounds.ports import Chain, Pins, Sender
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """How rounds are trained: plain values for the training core.
+
+    Attributes:
+        data: dataset key -> data spec (name, path, data_dir) as the worker takes it.
+        apply_scale: the scoring side computes ``base + apply_scale * gradient``.
+    """
+
+    data: Mapping[str, Mapping[str, Any]]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    max_batches: int
+    seed: int
+    device: str
+    threads: int
+    apply_scale: float
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running child reports, passed on to whoever watches."""
+
+    round_id: int
+    kind: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that the steps work with."""
+
+    chain: Chain
+    sender: Sender
+    pins: Pins
+    jobs: Jobs
+    journal: JournalThread
+    terms: Terms
+    plan: TrainingPlan
+    models_dir: Path
+    max_model_bytes: int
+    clock: Callable[[], float]
+    on_progress: Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    state: State
+    reason: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    reason: str
+    seconds: float
+    facts: Facts
+
+
+Result = Move | Wait
+Step = Callable[[Parts, Entry], Awaitable[Result]]

@@ -1,0 +1,206 @@
+"""Which rounds to take, and what to hand in: pure decisions, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from decloud_trainer.money import format_sol
+from decloud_trainer.rounds.model import Costs, Round, RoundStatus
+
+# What the network keeps of every payout (from program v1.1 on), in hundredths of a percent.
+PLATFORM_FEE_BPS = 200
+# join, submit, claim
+TRANSACTIONS_PER_ROUND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the user accepts.
+
+    Attributes:
+        datasets: accepted dataset keys; empty accepts any that can be trained.
+        trained_on: requested key -> key of the local data that stands in for it (mappings).
+        untrainable: key -> why nothing here can train it, for keys that the user named.
+        trainable: keys for which data and a loader exist here.
+    """
+
+    datasets: frozenset[str]
+    min_reward_lamports: int
+    max_reward_lamports: int
+    max_concurrent_rounds: int
+    trainable: frozenset[str]
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+    submit_only_if_improved: bool = False
+    auto_train: bool = True
+    auto_claim: bool = True
+    expected_training_window_s: int = 3600
+
+    def data_for(self, dataset_key: str) -> str | None:
+        """The local dataset to train on for a requested one, or None."""
+        key = self.trained_on.get(dataset_key, dataset_key)
+        return key if key in self.trainable else None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the decision depends on besides the round.
+
+    Attributes:
+        now: unix seconds.
+        rounds_in_work: rounds of ours that hold a slot.
+        training_s: expected seconds of the training, from measured speed; None if unmeasured.
+    """
+
+    now: float
+    balance_lamports: int
+    costs: Costs
+    rounds_in_work: int
+    training_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Attributes:
+    take: watch, fetch and join it; otherwise skip it for now.
+    """
+
+    take: bool
+    reason: str
+
+
+def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = False) -> Decision:
+    """Whether to take a round.
+
+    Args:
+        asked: the user named this round: filters and slots don't apply, impossibilities do.
+    """
+    for refuse in (_closed, _untrainable, _unaffordable, _too_slow):
+        if reason := refuse(round, terms, situation):
+            return Decision(False, reason)
+    if asked:
+        return Decision(True, "asked for")
+    for refuse in (_unwanted, _unprofitable, _busy):
+        if reason := refuse(round, terms, situation):
+            return Decision(False, reason)
+    share = expected_share_lamports(round, others=round.trainers_count)
+    return Decision(
+        True,
+        f"{round.dataset}, reward {format_sol(round.reward_lamports)}; an equal share pays "
+        f"{format_sol(share)}, taking part costs {format_sol(total_costs(situation.costs))}",
+    )
+
+
+def total_costs(costs: Costs) -> int:
+    return costs.join_rent_lamports + TRANSACTIONS_PER_ROUND * costs.fee_lamports
+
+
+def expected_share_lamports(round: Round, *, others: int) -> int:
+    """What an equal share among us and `others` pays out, after the platform fee."""
+    gross = round.trainers_pool_lamports // (others + 1)
+    return gross - gross * PLATFORM_FEE_BPS // 10_000
+
+
+def _closed(round: Round, terms: Terms, situation: Situation) -> str:
+    if round.status is RoundStatus.UNKNOWN:
+        return f"its status {round.status_index} is unknown to this version"
+    if round.status not in (RoundStatus.WAITING_VALIDATOR, RoundStatus.WAITING_TRAINERS):
+        return f"can't be joined any more: {round.status.value}"
+    if round.status is RoundStatus.WAITING_TRAINERS and situation.now > round.join_deadline:
+        return "the join deadline has passed"
+    if round.status is RoundStatus.WAITING_VALIDATOR and situation.now > round.validator_deadline:
+        return "no validator took it in time"
+    return ""
+
+
+def _untrainable(round: Round, terms: Terms, situation: Situation) -> str:
+    key = round.dataset.key
+    if terms.data_for(key) is not None:
+        return ""
+    if key in terms.trained_on:
+        return f"{round.dataset} is mapped to {terms.trained_on[key]}, which can't be trained here"
+    return (
+        f"Dataset not found: {round.dataset} can't be trained here "
+        f"(`decloud-trainer config --add-mapping {key}:DATASET` trains on another one)"
+    )
+
+
+def _unaffordable(round: Round, terms: Terms, situation: Situation) -> str:
+    needed = total_costs(situation.costs)
+    if situation.balance_lamports >= needed:
+        return ""
+    return (
+        f"the wallet holds {format_sol(situation.balance_lamports)}, "
+        f"taking part needs {format_sol(needed)} for rent and fees"
+    )
+
+
+def _too_slow(round: Round, terms: Terms, situation: Situation) -> str:
+    training_s, window_s = situation.training_s, terms.expected_training_window_s
+    if training_s is None or training_s <= window_s:
+        return ""
+    return (
+        f"training would take about {training_s:.0f} s here, "
+        f"more than the {window_s} s that a round is expected to leave"
+    )
+
+
+def _unwanted(round: Round, terms: Terms, situation: Situation) -> str:
+    if terms.datasets and round.dataset.key not in terms.datasets:
+        return f"dataset {round.dataset} isn't among the accepted ones"
+    if round.reward_lamports < terms.min_reward_lamports:
+        return (
+            f"reward {format_sol(round.reward_lamports)} is below "
+            f"min_reward {format_sol(terms.min_reward_lamports)}"
+        )
+    if 0 < terms.max_reward_lamports < round.reward_lamports:
+        return (
+            f"reward {format_sol(round.reward_lamports)} is above "
+            f"max_reward {format_sol(terms.max_reward_lamports)}"
+        )
+    return ""
+
+
+def _unprofitable(round: Round, terms: Terms, situation: Situation) -> str:
+    share = expected_share_lamports(round, others=round.trainers_count)
+    needed = total_costs(situation.costs)
+    if share > needed:
+        return ""
+    return (
+        f"an equal share among {round.trainers_count + 1} would pay {format_sol(share)}, "
+        f"taking part costs {format_sol(needed)}"
+    )
+
+
+def _busy(round: Round, terms: Terms, situation: Situation) -> str:
+    if situation.rounds_in_work < terms.max_concurrent_rounds:
+        return ""
+    return f"all {terms.max_concurrent_rounds} slots are busy"
+
+
+def decide_submission(
+    round: Round, terms: Terms, costs: Costs, *, improvement: float | None
+) -> Decision:
+    """Whether to hand in an artefact. By now the rent is spent and v1 punishes nobody, so a
+    submission need only be worth its fee (and the claim's).
+
+    Args:
+        improvement: previewed accuracy after minus before, percentage points; None: unknown.
+    """
+    if improvement is None:
+        if terms.submit_only_if_improved:
+            return Decision(False, "its score can't be previewed and submit_only_if_improved is on")
+        return Decision(True, "its score can't be previewed here")
+    if improvement > 0:
+        return Decision(True, f"previewed improvement {improvement:+.2f} points")
+    if terms.submit_only_if_improved:
+        return Decision(
+            False, f"previewed {improvement:+.2f} points, submit_only_if_improved is on"
+        )
+    # An unimproved artefact is paid only when nobody improves (then all share equally); we give
+    # each competitor an even chance to improve.
+    others = max(round.trainers_count - 1, 0)
+    expected = expected_share_lamports(round, others=others) >> min(others, 63)
+    fees = 2 * costs.fee_lamports
+    worth = f"expected share {format_sol(expected)} against {format_sol(fees)} of fees"
+    return Decision(expected > fees, f"previewed {improvement:+.2f} points; {worth}")

@@ -1,0 +1,156 @@
+"""What rounds have training children do: ready the data, inspect a model, train."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decloud_trainer import errors
+from decloud_trainer.errors import HostileFile, TrainingError
+from decloud_trainer.files import make_private_dir
+from decloud_trainer.jobs.model import Job, JobState
+from decloud_trainer.rounds.entry import Entry, Facts, RowKey
+from decloud_trainer.rounds.model import Round
+from decloud_trainer.rounds.parts import Parts, Progress
+
+# The round's dataset key that names no data of its own: what a user maps it to *is* the data.
+CUSTOM = "custom"
+# After its deadline a training child has this long to write its artefact and preview it.
+GRACE_S = 60.0
+
+
+async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str) -> Facts:
+    """Data and model of a round, ready to be trained: fetched, verified, recognised, measured.
+
+    Raises:
+        TrainingError, UntrustedData: this round can't be trained here, ever.
+    """
+    data = await run_job(parts, entry, "prepare", {"data": dict(parts.plan.data[data_key])})
+    model = model_path(parts, round.model_cid)
+    if not model.exists():
+        make_private_dir(model.parent)
+        await parts.pins.fetch(round.model_cid, model, max_bytes=parts.max_model_bytes)
+    spec = {"model": str(model), "max_bytes": parts.max_model_bytes}
+    try:
+        report = await run_job(parts, entry, "inspect", spec)
+    except HostileFile:
+        model.unlink(missing_ok=True)
+        raise
+    if data["classes"] > report["classes"]:
+        raise TrainingError(
+            f"{data_key} has {data['classes']} classes, the model tells only "
+            f"{report['classes']} apart"
+        )
+    return dataclasses.replace(
+        entry.facts,
+        train_on=data_key,
+        data_samples=data["train"],
+        model_sha256=report["sha256"],
+        architecture=report["architecture"],
+        classes=report["classes"],
+        parameters=report["parameters"],
+        samples_per_s=report["samples_per_s"],
+    )
+
+
+async def train_round(
+    parts: Parts, entry: Entry, facts: Facts, round: Round, deadline: float
+) -> dict[str, Any]:
+    """The result of the round's training, as the worker tells it, with its `folder`."""
+    spec = _train_spec(parts, facts, round, deadline)
+    # Other wishes are another training: the spec's hash is part of the job's name.
+    variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]
+    return await run_job(parts, entry, "train", spec, variant=variant)
+
+
+async def run_job(
+    parts: Parts, entry: Entry, kind: str, spec: Mapping[str, Any], *, variant: str = ""
+) -> dict[str, Any]:
+    """One job of the round, to its end. A job that was done before is not done again; one that
+    failed before is tried under a new name. Raises what the child raised."""
+    job_id = await _free_name(parts, "-".join(filter(None, (prefix(entry.key), kind, variant))))
+    deadline = spec.get("deadline")
+    await parts.jobs.submit(
+        job_id, kind, spec, kill_after=None if deadline is None else deadline + GRACE_S
+    )
+    reporting = asyncio.create_task(_report(parts, entry, job_id))
+    try:
+        job = await parts.jobs.wait(job_id)
+    finally:
+        reporting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reporting
+    if job.result is not None:
+        return {**job.result, "folder": str(job.folder)}
+    if job.error is None:
+        raise TrainingError(f"the {kind} job of round {entry.key.round_id} was cancelled")
+    raise errors.by_name(job.error.type)(job.error.message, hint=job.error.hint)
+
+
+async def _free_name(parts: Parts, name: str) -> str:
+    """The name itself, or with the number of the first try that hasn't failed."""
+    number = 1
+    tried = name
+    while (job := await parts.jobs.get(tried)) is not None and await asyncio.to_thread(_spent, job):
+        number += 1
+        tried = f"{name}-{number}"
+    return tried
+
+
+def _spent(job: Job) -> bool:
+    """Whether a job is of no more use: it failed, or what it made has vanished."""
+    made = (job.result or {}).get("artifact")
+    return job.state in (JobState.FAILED, JobState.CANCELLED) or (
+        made is not None and not (job.folder / made).is_file()
+    )
+
+
+async def _report(parts: Parts, entry: Entry, job_id: str) -> None:
+    async for job in parts.jobs.watch(job_id):
+        if job.progress:
+            parts.on_progress(Progress(entry.key.round_id, job.kind, job.progress))
+
+
+def model_path(parts: Parts, cid: str) -> Path:
+    """Where a model is kept: named by a hash, since a CID is a stranger's text."""
+    return parts.models_dir / f"{hashlib.sha256(cid.encode()).hexdigest()}.pt"
+
+
+def prefix(key: RowKey) -> str:
+    """The start of a round's job ids: unique over clusters, programs and wallets."""
+    return f"r{key.round_id}-{digest(dataclasses.asdict(key))[:12]}"
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _train_spec(parts: Parts, facts: Facts, round: Round, deadline: float) -> dict[str, Any]:
+    plan = parts.plan
+    # The preview must be on what the validator scores: the requested dataset's test split. If
+    # that isn't here (mapped data), the score stays unknown.
+    requested = round.dataset.key
+    previewed = facts.train_on if requested == CUSTOM else requested
+    return {
+        "model": {"path": str(model_path(parts, round.model_cid)), "sha256": facts.model_sha256},
+        "architecture": facts.architecture,
+        "classes": facts.classes,
+        "data": dict(plan.data[facts.train_on]),
+        "preview": dict(plan.data[previewed]) if previewed in plan.data else None,
+        "epochs": facts.epochs if facts.epochs is not None else plan.epochs,
+        "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate,
+        "max_batches": facts.max_batches if facts.max_batches is not None else plan.max_batches,
+        "seed": plan.seed,
+        "device": plan.device,
+        "threads": plan.threads,
+        "artifact": {"apply_scale": plan.apply_scale, "dtype": plan.dtype},
+        "deadline": deadline,
+        "until_improved": True,
+    }
