@@ -1,0 +1,368 @@
+"""The queue's keeper: starts children as slots allow, watches them, starts them again."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from decloud_trainer.errors import DecloudError
+from decloud_trainer.files import make_private_dir
+from decloud_trainer.jobs.attempt import Attempt, Limits, Verdict, failed, out_of_time
+from decloud_trainer.jobs.child import Child, WorkerLog, child_environment, end_leftover
+from decloud_trainer.jobs.model import KINDS, Job, JobState, Wish, check_job_id
+from decloud_trainer.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+# -P: the job's folder, where the child works, is no place to import modules from.
+TRAINING_WORKER = (sys.executable, "-P", "-m", "decloud_trainer.training.worker")
+SCRIPTED_WORKER = (sys.executable, "-P", "-m", "decloud_trainer.jobs.scripted")
+
+_LONGEST_NAP_S = 60.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Live:
+    """A job that has not ended, as memory has it: ahead of the store by some progress."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.changed = asyncio.Event()  # set and replaced at each change
+        self.task: asyncio.Task[None] | None = None
+        self.attempt: Attempt | None = None
+        self.stored_progress: Mapping[str, Any] | None = job.progress
+        self.stored_at_s = float("-inf")  # by the loop"s clock
+
+    def become(self, job: Job) -> None:
+        """Show a new snapshot to whoever watches."""
+        self.job = job
+        self.wake()
+
+    def wake(self) -> None:
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
+class Supervisor:
+    """Implements `ports.Jobs` on a store and child processes; one per home, used once.
+
+    Entering it takes over what an earlier one left, leaving it ends all children; their jobs
+    are queued again and go on at the next start. The caller holds the home's single-instance
+    lock meanwhile.
+
+    Args:
+        worker: the command of the worker, e.g. `TRAINING_WORKER`.
+        now: unix seconds.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        worker: Sequence[str] = TRAINING_WORKER,
+        *,
+        limits: Limits | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._worker = tuple(worker)
+        self._limits = limits or Limits()
+        self._now = now
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs-store")
+        self._live: dict[str, _Live] = {}  # in the order of submission
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_open = False
+        self._broken: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            make_private_dir(self._store.jobs_dir)
+            await self._db(self._store.open)
+            unfinished = await self._db(self._store.take_over, self._owner, self._now())
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+        self._is_open = True
+        self._live = {job.id: _Live(job) for job in unfinished}
+        self._start_ready()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            for live in self._live.values():
+                if live.attempt is not None:
+                    live.attempt.interrupt()
+            tasks = [live.task for live in self._live.values() if live.task is not None]
+            if tasks:
+                await asyncio.wait(tasks)
+            for live in self._live.values():
+                live.wake()
+            await self._db(self._store.close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    # The port.
+
+    async def submit(
+        self, job_id: str, kind: str, spec: Mapping[str, Any], *, kill_after: float | None = None
+    ) -> Job:
+        check_job_id(job_id)
+        if kind not in KINDS:
+            raise DecloudError(f"{kind!r} is no kind of job", hint=f"use {', '.join(KINDS)}")
+        self._check_open()
+        if job_id in self._live:
+            return self._live[job_id].job
+        spec = json.loads(json.dumps(spec, allow_nan=False))
+        now = self._now()
+        job = await self._db(self._store.submit, job_id, kind, spec, kill_after, now)
+        return self._enlist(job).job
+
+    async def get(self, job_id: str) -> Job | None:
+        self._check_open()
+        if job_id in self._live:
+            return self._live[job_id].job
+        return await self._db(self._store.get, job_id)
+
+    async def wait(self, job_id: str) -> Job:
+        live = await self._find(job_id)
+        while not live.job.state.is_final:
+            await self._change(live)
+        return live.job
+
+    async def watch(self, job_id: str) -> AsyncIterator[Job]:
+        live = await self._find(job_id)
+        while True:
+            job = live.job
+            yield job
+            if job.state.is_final:
+                return
+            if live.job is job:
+                await self._change(live)
+
+    async def stop(self, job_id: str) -> None:
+        await self._wish(job_id, Wish.STOP)
+
+    async def cancel(self, job_id: str) -> None:
+        await self._wish(job_id, Wish.CANCEL)
+
+    # Below: how.
+
+    async def _db(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Everything that touches SQLite runs on the one thread, in the order of the calls."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+
+    def _check_open(self) -> None:
+        if self._broken is not None:
+            raise DecloudError(
+                f"the supervision of jobs has broken down: {self._broken}",
+                hint="the log has the details; start the program again",
+            ) from self._broken
+        if not self._is_open:
+            raise DecloudError("the supervision of jobs is closed; jobs go on at the next start")
+
+    async def _find(self, job_id: str) -> _Live:
+        self._check_open()
+        live = self._live.get(job_id)
+        if live is not None:
+            return live
+        job = await self._db(self._store.get, job_id)
+        if job is None:
+            raise DecloudError(f"there is no job {job_id}")
+        return self._enlist(job)
+
+    def _enlist(self, job: Job) -> _Live:
+        """The live job; of one that has ended, just its snapshot."""
+        live = self._live.get(job.id)
+        if live is None:
+            live = _Live(job)
+            if not job.state.is_final:
+                self._live[job.id] = live
+                self._start_ready()
+        return live
+
+    async def _change(self, live: _Live) -> None:
+        self._check_open()
+        await live.changed.wait()
+        if not live.job.state.is_final:
+            self._check_open()
+
+    async def _wish(self, job_id: str, wish: Wish) -> None:
+        live = await self._find(job_id)
+        if live.job.state.is_final or live.job.wish is Wish.CANCEL:
+            return
+        live.become(replace(live.job, wish=wish))
+        await self._db(self._store.keep_wish, job_id, wish)
+        if live.attempt is not None:
+            live.attempt.tell(live.job.wish)
+        self._start_ready()
+
+    def _start_ready(self) -> None:
+        """Start what can start; come back by timer for what waits for a time."""
+        if not self._is_open or self._broken is not None:
+            return
+        now = self._now()
+        busy = Counter(_pool(live.job) for live in self._live.values() if live.task is not None)
+        slots = {"train": self._limits.max_parallel, "small": self._limits.max_small}
+        times: list[float] = []
+        for live in self._live.values():
+            if live.task is not None:
+                continue
+            if self._verdict_before_start(live.job) is None:
+                times += [t for t in (live.job.not_before, live.job.kill_after) if t and t > now]
+                if live.job.not_before > now or busy[_pool(live.job)] >= slots[_pool(live.job)]:
+                    continue
+            busy[_pool(live.job)] += 1
+            live.task = asyncio.create_task(self._run(live), name=f"job {live.job.id}")
+            live.task.add_done_callback(functools.partial(self._task_ended, live))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if times:
+            nap_s = min(_LONGEST_NAP_S, min(times) - now)
+            self._timer = asyncio.get_running_loop().call_later(nap_s, self._start_ready)
+
+    def _task_ended(self, live: _Live, task: asyncio.Task[None]) -> None:
+        live.task = None
+        if task.cancelled():
+            return  # the event loop is being closed under us
+        error = task.exception()
+        if error is not None:
+            log.error("supervising job %s broke down", live.job.id, exc_info=error)
+            self._broken = self._broken or error
+            for other in self._live.values():
+                other.wake()
+        self._start_ready()
+
+    def _verdict_before_start(self, job: Job) -> Verdict | None:
+        """What ends a job that isn't running."""
+        if job.wish is Wish.CANCEL:
+            return Verdict(JobState.CANCELLED)
+        if job.kill_after is not None and self._now() >= job.kill_after:
+            return out_of_time(job)
+        if job.attempts >= self._limits.max_attempts:
+            # It was running when the program died, each time: it may well be the reason.
+            what = f"the program died in each of the {job.attempts} attempts"
+            return failed(
+                what, hint="see the system's log; was it short of memory?", may_retry=False
+            )
+        return None
+
+    async def _run(self, live: _Live) -> None:
+        """One attempt, from the queue to its outcome in the store."""
+        leftover = live.job.child
+        is_alone = leftover is None or await end_leftover(leftover)
+        verdict = self._verdict_before_start(live.job)
+        if verdict is None:
+            lease_until = self._now() + self._limits.lease_s
+            job = await self._db(
+                self._store.start, live.job.id, self._owner, lease_until, self._now()
+            )
+            self._adopt(live, job)
+            verdict = await self._attempt(live) if is_alone else _not_alone(live.job)
+        await self._settle(live, verdict)
+
+    async def _attempt(self, live: _Live) -> Verdict:
+        job = live.job
+        worker_log: WorkerLog | None = None
+        try:
+            make_private_dir(job.folder)
+            worker_log = WorkerLog(job.folder / "worker.log")
+            child = Child(worker_log, functools.partial(self._progress, live))
+            environment = child_environment(job.kind, os.environ)
+            try:
+                identity = await child.start(self._worker, job.folder, environment)
+            except OSError as error:
+                return failed(f"can't start a worker: {error}", may_retry=True)
+            log.info("job %s: attempt %d is process %d", job.id, job.attempts, identity.pid)
+            attempt = live.attempt = Attempt(job, child, self._limits, self._now)
+            try:
+                await self._db(self._store.keep_child, job.id, self._owner, identity)
+                attempt.begin()
+                attempt.tell(live.job.wish)
+                if not self._is_open:
+                    attempt.interrupt()
+                while not await attempt.look():
+                    await self._renew(live)
+            finally:
+                await attempt.end()
+                live.attempt = None
+            return attempt.verdict()
+        finally:
+            if worker_log is not None:
+                worker_log.close()
+
+    def _progress(self, live: _Live, progress: Mapping[str, Any]) -> None:
+        live.become(replace(live.job, progress=progress))
+
+    async def _renew(self, live: _Live) -> None:
+        """Store progress and lease, but rarely: each time is a write to the disk."""
+        limits, job, now = self._limits, live.job, self._now()
+        clock_s = asyncio.get_running_loop().time()
+        has_news = job.progress is not live.stored_progress
+        if (has_news and clock_s - live.stored_at_s >= limits.progress_s) or (
+            job.lease_until - now < limits.lease_s / 2
+        ):
+            live.stored_progress, live.stored_at_s = job.progress, clock_s
+            lease_until = now + limits.lease_s
+            await self._db(self._store.renew, job.id, self._owner, lease_until, job.progress)
+            live.job = replace(live.job, lease_until=lease_until)
+
+    async def _settle(self, live: _Live, verdict: Verdict) -> None:
+        job, limits, now = live.job, self._limits, self._now()
+        ended = replace(job, state=verdict.state, result=verdict.result, error=verdict.error)
+        why = verdict.error.message if verdict.error else verdict.state.value
+        if verdict.state is JobState.QUEUED:
+            note = "interrupted: the program was stopped"
+            again = await self._db(self._store.requeue, job, self._owner, now, note, counted=False)
+            self._adopt(live, again)
+        elif verdict.may_retry and job.attempts < limits.max_attempts:
+            log.warning("job %s: attempt %d failed: %s", job.id, job.attempts, why)
+            not_before = now + limits.wait_after(job.attempts)
+            again = await self._db(
+                self._store.requeue, ended, self._owner, now, why, not_before=not_before
+            )
+            self._adopt(live, again)
+        else:
+            log.info("job %s: %s", job.id, why)
+            final = await self._db(self._store.finish, ended, self._owner, now, why)
+            del self._live[job.id]
+            self._adopt(live, final)
+
+    def _adopt(self, live: _Live, stored: Job) -> None:
+        """Show what the store now has; a wish may still be on its way there."""
+        live.become(replace(stored, wish=live.job.wish))
+
+
+def _not_alone(job: Job) -> Verdict:
+    """Two children of one job would write the same files."""
+    what = f"an earlier worker of it, process {job.child.pid if job.child else 0}, can't be ended"
+    return failed(what, hint="end that process, or restart the machine", may_retry=True)
+
+
+def _pool(job: Job) -> str:
+    """Small jobs have slots of their own, so that hours of training don't hold them up."""
+    return "train" if job.kind == "train" else "small"
