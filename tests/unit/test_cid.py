@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import random
 import tracemalloc
 from pathlib import Path
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from decloud_trainer.errors import ContentMismatch, DecloudError, InvalidCid
 from decloud_trainer.ipfs import cid as cids
 from decloud_trainer.ipfs.cid import Cid, Codec, check_file, file_cid, folder_cid, is_content
+from decloud_trainer.ipfs.unixfs import decode_node
 
 # Computed with the JavaScript reference importer and, for version 0, with kubo.
 GOLDEN = {
@@ -155,10 +158,8 @@ def test_every_cid_survives_the_round_trip(digest: bytes, kind: tuple[int, int])
 @given(st.text(max_size=70) | st.from_regex(r"Qm[1-9A-Za-z]{44}|ba[a-z2-7]{57}", fullmatch=True))
 def test_parsing_never_fails_otherwise(text: str) -> None:
     """Any text either is a CID, spelled canonically, or is refused as InvalidCid."""
-    try:
+    with contextlib.suppress(InvalidCid):
         assert str(Cid.parse(text)) == text
-    except InvalidCid:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -204,10 +205,6 @@ def test_one_raw_block_of_any_size_verifies(m1: Path) -> None:
 @pytest.mark.parametrize("leaves", [1, 2, 3, 4, 8, 9, 10, 27, 28, 29, 81, 82])
 def test_blocks_reassemble_at_every_shape_of_the_tree(leaves: int) -> None:
     """Full, half full and single-child levels all hold the content, and sizes add up."""
-    import io
-
-    from decloud_trainer.ipfs.unixfs import decode_node
-
     blocks: dict[Cid, bytes] = {}
     data = random.Random(leaves).randbytes(leaves * 10 - 3)
     profile = cids.Profile(1, raw_leaves=True, chunk_bytes=10, fanout=3)
