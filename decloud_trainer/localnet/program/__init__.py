@@ -1,0 +1,1 @@
+"""The on-chain program of the local network: C source, linker step, compiled images."""
