@@ -16,7 +16,8 @@ from aiohttp import web
 
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.localnet.faults import Faults
-from decloud_trainer.localnet.ledger import Commitment, Ledger
+from decloud_trainer.localnet.ledger import Ledger
+from decloud_trainer.localnet.slots import Commitment
 
 MAX_BODY_BYTES = 64 * 1024
 

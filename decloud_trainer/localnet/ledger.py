@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +37,16 @@ from decloud_trainer.localnet.failures import (
 )
 from decloud_trainer.localnet.history import History, Landed
 from decloud_trainer.localnet.machine import Machine, Outcome, TransactionKeys
+from decloud_trainer.localnet.slots import (
+    BLOCKHASH_SLOTS,
+    GENESIS_SLOT,
+    REMEMBERED_SLOTS,
+    Commitment,
+    Slot,
+    Slots,
+)
 
-BLOCKHASH_SLOTS = 150
-# A node remembers the blockhashes of so many slots; only the younger half may be used.
-REMEMBERED_SLOTS = 300
 FAUCET_LAMPORTS = 500_000_000 * 10**9
-GENESIS_SLOT = 0
-
-
-class Commitment(StrEnum):
-    """How sure a reader wants to be. In rising order."""
-
-    PROCESSED = "processed"
-    CONFIRMED = "confirmed"
-    FINALIZED = "finalized"
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    number: int
-    blockhash: Hash
-    block_time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +95,11 @@ class Ledger:
         finalized_lag: int = 8,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if not 1 <= confirmed_lag <= finalized_lag < BLOCKHASH_SLOTS:
-            raise SettingsError(
-                f"the commitment lags {confirmed_lag} and {finalized_lag} slots are not in the "
-                f"order 1 <= confirmed <= finalized < {BLOCKHASH_SLOTS}"
-            )
-        self._lag = {
-            Commitment.PROCESSED: 0,
-            Commitment.CONFIRMED: confirmed_lag,
-            Commitment.FINALIZED: finalized_lag,
-        }
         self._now = now
         self._vm = Machine()
         self._history = History(state)
         self._versions = AccountVersions()
-        self._slots: deque[Slot] = deque(maxlen=REMEMBERED_SLOTS)
+        self._slots = Slots(confirmed_lag, finalized_lag)
         self._recent: dict[int, tuple[list[Landed], dict[Pubkey, None]]] = {}
         self._listeners: list[Callable[[Change], None]] = []
         self._airdrops = 0
@@ -135,23 +112,18 @@ class Ledger:
 
     @property
     def current(self) -> Slot:
-        return self._slots[-1]
+        return self._slots.current
 
     def slot_at(self, commitment: Commitment) -> int:
         """The newest slot of that commitment."""
-        # What was stored by an earlier run counts as final, as does the beginning.
-        return max(self._floor, self.current.number - self._lag[commitment])
+        return self._slots.at(commitment).number
 
     def blockhash_at(self, commitment: Commitment) -> Hash:
-        return self._find_slot(self.slot_at(commitment)).blockhash
+        return self._slots.at(commitment).blockhash
 
     def blockhash_is_valid(self, blockhash: Hash, commitment: Commitment) -> bool:
         """Whether a transaction with it would be accepted by a reader at that commitment."""
-        slot = self.slot_at(commitment)
-        return any(
-            slot - BLOCKHASH_SLOTS <= known.number <= slot and known.blockhash == blockhash
-            for known in reversed(self._slots)
-        )
+        return self._slots.blockhash_is_valid(blockhash, commitment)
 
     def last_valid_height(self, commitment: Commitment) -> int:
         """The last block height at which a transaction with that blockhash can land."""
@@ -159,8 +131,7 @@ class Ledger:
 
     def commitment_of(self, slot: int) -> Commitment:
         """What a slot that has begun has reached."""
-        reached = [level for level in Commitment if slot <= self.slot_at(level)]
-        return reached[-1]
+        return self._slots.commitment_of(slot)
 
     def block_time(self, slot: int) -> int | None:
         return self._history.block_time(slot)
@@ -168,7 +139,7 @@ class Ledger:
     @property
     def first_slot(self) -> int:
         """The oldest slot whose blockhash is still known."""
-        return self._slots[0].number
+        return self._slots.first.number
 
     @property
     def unix_timestamp(self) -> int:
@@ -364,20 +335,18 @@ class Ledger:
         self.genesis_hash = Hash.from_string(genesis)
         self._faucet = Keypair.from_base58_string(faucet)
         self._offset = float(offset)
-        self._slots.extend(Slot(*row) for row in slots)
+        self._slots.restore(Slot(*row) for row in slots)
         self._clock = self.current.block_time
-        self._floor = self.current.number
         # Programs last: the VM reads a program's data account when the program is put.
         stored = sorted(self._history.accounts(), key=lambda item: item[1].executable)
         for address, account in stored:
             self._vm.put(address, account)
-            self._versions.write(self._floor, address, account)
+            self._versions.write(self._slots.floor, address, account)
         self._begin_slot(self.current.number + 1)
 
     def _create(self) -> None:
         self._offset = 0.0
         self._clock = 0
-        self._floor = GENESIS_SLOT
         self.genesis_hash = Hash(secrets.token_bytes(32))
         self._faucet = Keypair()
         self._begin_slot(GENESIS_SLOT)
@@ -392,13 +361,9 @@ class Ledger:
     def _begin_slot(self, number: int) -> None:
         self._clock = max(self._clock, int(self._now() + self._offset))
         slot = Slot(number, Hash(secrets.token_bytes(32)), self._clock)
-        hashes = [(known.number, known.blockhash) for known in reversed(self._slots)]
-        self._vm.set_slot(number, self._clock, hashes[:BLOCKHASH_SLOTS])
-        self._slots.append(slot)
+        self._vm.set_slot(number, self._clock, self._slots.hashes())
+        self._slots.add(slot)
         self._history.add_slot(number, slot.blockhash, slot.block_time, keep=REMEMBERED_SLOTS)
-
-    def _find_slot(self, number: int) -> Slot:
-        return self._slots[number - self.current.number - 1]
 
     def _refusal(self, transaction: VersionedTransaction, commitment: Commitment) -> Failure | None:
         if not self.blockhash_is_valid(transaction.message.recent_blockhash, commitment):
@@ -419,7 +384,7 @@ class Ledger:
         self, address: Pubkey, account: Account | None, *, before: Account | None = None
     ) -> None:
         if before is not None:
-            self._versions.write(self._floor, address, before)
+            self._versions.write(self._slots.floor, address, before)
         slot = self.current.number
         self._versions.write(slot, address, account)
         self._recent.setdefault(slot, ([], {}))[1][address] = None

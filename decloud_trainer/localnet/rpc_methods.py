@@ -8,7 +8,7 @@ from typing import Any
 
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.localnet import rpc_accounts, rpc_transactions
-from decloud_trainer.localnet.ledger import BLOCKHASH_SLOTS, Ledger
+from decloud_trainer.localnet.ledger import Ledger
 from decloud_trainer.localnet.rpc_params import (
     API_VERSION,
     INTERNAL_ERROR,
@@ -20,6 +20,7 @@ from decloud_trainer.localnet.rpc_params import (
     invalid,
     reached,
 )
+from decloud_trainer.localnet.slots import BLOCKHASH_SLOTS
 
 Method = Callable[[Ledger, Params], Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from decloud_trainer.localnet.ledger import Commitment, Ledger
+from decloud_trainer.localnet.ledger import Ledger
+from decloud_trainer.localnet.slots import Commitment
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

@@ -17,7 +17,7 @@ from decloud_trainer.errors import DecloudError
 from decloud_trainer.localnet.accounts import CLOSED
 from decloud_trainer.localnet.failures import Failure, sentence
 from decloud_trainer.localnet.history import Landed
-from decloud_trainer.localnet.ledger import REMEMBERED_SLOTS, Commitment, Ledger, Refused
+from decloud_trainer.localnet.ledger import Ledger, Refused
 from decloud_trainer.localnet.machine import Outcome
 from decloud_trainer.localnet.rpc_accounts import View
 from decloud_trainer.localnet.rpc_params import (
@@ -35,6 +35,7 @@ from decloud_trainer.localnet.rpc_params import (
     signature,
     with_context,
 )
+from decloud_trainer.localnet.slots import REMEMBERED_SLOTS, Commitment
 from decloud_trainer.localnet.transaction_json import parsed_meta, transaction_json
 
 MAX_TRANSACTION_BYTES = 1232

@@ -16,9 +16,10 @@ from solders.transaction import VersionedTransaction
 
 from decloud_trainer.localnet.accounts import CLOSED
 from decloud_trainer.localnet.history import Landed
-from decloud_trainer.localnet.ledger import Change, Commitment, Ledger
+from decloud_trainer.localnet.ledger import Change, Ledger
 from decloud_trainer.localnet.rpc_accounts import Filter, View, account_filter, keyed
 from decloud_trainer.localnet.rpc_params import Params, invalid, pubkey
+from decloud_trainer.localnet.slots import Commitment
 
 
 def _in_slot(slot: int, value: Any) -> dict[str, Any]:
@@ -129,12 +130,8 @@ class SignatureSubscription:
             slot = ledger.current.number
             yield from self._progress(slot, landed, Commitment.PROCESSED)
             level = ledger.commitment_of(landed.slot)
-            if not self.over and list(Commitment).index(level) >= self._rank:
+            if not self.over and level.rank >= self.commitment.rank:
                 yield from self._progress(slot, landed, self.commitment)
-
-    @property
-    def _rank(self) -> int:
-        return list(Commitment).index(self.commitment)
 
     def _progress(self, slot: int, landed: Landed, level: Commitment) -> Iterator[Any]:
         if self.over:
