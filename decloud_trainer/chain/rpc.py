@@ -1,0 +1,269 @@
+"""The Solana calls that we make, with their answers checked, and the clusters' public endpoints."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from solders.hash import Hash, ParseHashError
+from solders.pubkey import Pubkey
+
+from decloud_trainer.chain.jsonrpc import Endpoint
+from decloud_trainer.chain.v1_accounts import Filter
+from decloud_trainer.errors import RpcError
+
+CONFIRMED: Final = "confirmed"
+FINALIZED: Final = "finalized"
+MAX_ACCOUNTS_PER_CALL = 100
+PREFLIGHT_FAILURE = -32002
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A cluster's public endpoints."""
+
+    name: str
+    rpc_url: str
+    ws_url: str
+
+
+NETWORKS: Mapping[str, Network] = {
+    "localnet": Network("localnet", "http://127.0.0.1:8899", "ws://127.0.0.1:8900"),
+    **{
+        name: Network(name, f"https://api.{name}.solana.com", f"wss://api.{name}.solana.com")
+        for name in ("devnet", "testnet", "mainnet-beta")
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as it was read; `data` may be a slice of it."""
+
+    address: Pubkey
+    owner: Pubkey
+    lamports: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a transaction did not succeed: at preflight, in a simulation or on chain.
+
+    Attributes:
+        error: the transaction error as JSON-RPC spells it, e.g. ``"BlockhashNotFound"`` or
+            ``{"InstructionError": [0, {"Custom": 6009}]}``.
+    """
+
+    error: Any
+    logs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What became of a transaction that is at least confirmed; `error` as in `Failure`."""
+
+    slot: int
+    error: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a chain stands: slot and block height of one and the same bank."""
+
+    slot: int
+    height: int
+
+
+class Rpc(Endpoint):
+    """Calls of Solana's JSON-RPC, at commitment `confirmed` unless they say otherwise.
+
+    Every method may raise RpcError."""
+
+    async def send(self, raw: bytes, *, preflight: bool) -> Failure | None:
+        """Hand a signed transaction to the node, once; None when it was accepted for broadcast.
+
+        A `Failure` says that this call broadcast nothing. After an RpcError the transaction may
+        be on its way, except with code 429.
+        """
+        options = {
+            "encoding": "base64",
+            "skipPreflight": not preflight,
+            "preflightCommitment": CONFIRMED,
+            "maxRetries": 0,
+        }
+        answer = await self.post("sendTransaction", base64.b64encode(raw).decode(), options)
+        error = answer.get("error")
+        if isinstance(error, dict) and error.get("code") == PREFLIGHT_FAILURE:
+            data = error.get("data")
+            data = data if isinstance(data, dict) else {}
+            return Failure(data.get("err") or _error_named_in(error.get("message")), _logs(data))
+        self.result(answer, "sendTransaction")
+        return None
+
+    async def simulate(self, raw: bytes) -> Failure | None:
+        """Run a transaction without sending it or looking at signatures; None if it succeeds."""
+        options = {
+            "encoding": "base64",
+            "sigVerify": False,
+            "replaceRecentBlockhash": True,
+            "commitment": CONFIRMED,
+        }
+        transaction = base64.b64encode(raw).decode()
+        value = await self._value("simulateTransaction", transaction, options, kind=dict)
+        return None if value.get("err") is None else Failure(value["err"], _logs(value))
+
+    async def balance(self, address: Pubkey) -> int:
+        """Lamports; 0 for an account that doesn't exist."""
+        options = {"commitment": CONFIRMED}
+        return int(await self._value("getBalance", str(address), options, kind=int))
+
+    async def account(self, address: Pubkey) -> Account | None:
+        """The account, or None where there is none."""
+        return (await self.accounts([address]))[0]
+
+    async def accounts(self, addresses: Sequence[Pubkey]) -> list[Account | None]:
+        """The accounts, in order and as many, None where there is none."""
+        found: list[Account | None] = []
+        options = {"encoding": "base64", "commitment": CONFIRMED}
+        for start in range(0, len(addresses), MAX_ACCOUNTS_PER_CALL):
+            part = addresses[start : start + MAX_ACCOUNTS_PER_CALL]
+            names = [str(address) for address in part]
+            values = await self._value("getMultipleAccounts", names, options, kind=list)
+            if len(values) != len(part):
+                raise self.nonsense("getMultipleAccounts")
+            found += [
+                None if value is None else read_account(str(address), value)
+                for address, value in zip(part, values, strict=True)
+            ]
+        return found
+
+    async def program_accounts(
+        self,
+        program: Pubkey,
+        filters: Sequence[Filter],
+        *,
+        data_slice: tuple[int, int] | None = None,
+    ) -> list[Account]:
+        """The program's accounts that pass all filters; `data_slice` is (offset, length)."""
+        options: dict[str, Any] = {
+            "encoding": "base64",
+            "commitment": CONFIRMED,
+            "filters": memcmp(filters),
+        }
+        if data_slice is not None:
+            options["dataSlice"] = {"offset": data_slice[0], "length": data_slice[1]}
+        result = await self.call("getProgramAccounts", str(program), options)
+        try:
+            return [read_account(item["pubkey"], item["account"]) for item in result]
+        except (TypeError, KeyError) as error:
+            raise self.nonsense("getProgramAccounts") from error
+
+    async def latest_blockhash(self) -> tuple[Hash, int]:
+        """The newest confirmed blockhash, and the last block height at which it is accepted."""
+        value = await self._value("getLatestBlockhash", {"commitment": CONFIRMED}, kind=dict)
+        try:
+            return Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"])
+        except (KeyError, TypeError, ValueError, ParseHashError) as error:
+            raise self.nonsense("getLatestBlockhash") from error
+
+    async def finalized(self) -> Position:
+        """Where the chain stands at `finalized`."""
+        result = await self.call("getEpochInfo", {"commitment": FINALIZED})
+        try:
+            return Position(int(result["absoluteSlot"]), int(result["blockHeight"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.nonsense("getEpochInfo") from error
+
+    async def signature_status(
+        self, signature: str, *, search_history: bool
+    ) -> tuple[int, Status | None]:
+        """The slot that the node has reached, and the status if confirmed there, else None."""
+        options = {"searchTransactionHistory": search_history}
+        result = await self.call("getSignatureStatuses", [signature], options)
+        try:
+            slot, (value,) = int(result["context"]["slot"]), result["value"]
+            if value is None or value.get("confirmationStatus") == "processed":
+                return slot, None
+            return slot, Status(int(value["slot"]), value.get("err"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self.nonsense("getSignatureStatuses") from error
+
+    async def transaction(self, signature: str) -> Mapping[str, Any] | None:
+        """A confirmed transaction with its ``meta``, as JSON; None while it isn't served."""
+        options = {
+            "encoding": "json",
+            "commitment": CONFIRMED,
+            "maxSupportedTransactionVersion": 0,
+        }
+        result = await self.call("getTransaction", signature, options)
+        if result is not None and not isinstance(result, dict):
+            raise self.nonsense("getTransaction")
+        return result
+
+    async def rent(self, data_bytes: int) -> int:
+        """Lamports that keep an account of that size for ever."""
+        result = await self.call("getMinimumBalanceForRentExemption", data_bytes)
+        if type(result) is not int:
+            raise self.nonsense("getMinimumBalanceForRentExemption")
+        return result
+
+    async def genesis_hash(self) -> str:
+        """Which chain this is."""
+        result = await self.call("getGenesisHash")
+        if not isinstance(result, str):
+            raise self.nonsense("getGenesisHash")
+        return result
+
+    async def _value(self, method: str, *params: Any, kind: type) -> Any:
+        """The ``value`` of an answer that comes with a context."""
+        result = await self.call(method, *params)
+        value = result.get("value") if isinstance(result, dict) else None
+        if not isinstance(value, kind):
+            raise self.nonsense(method)
+        return value
+
+
+def memcmp(filters: Sequence[Filter]) -> list[dict[str, Any]]:
+    """Filters in the form that getProgramAccounts and programSubscribe take."""
+    return [
+        {"memcmp": {"offset": wanted.offset, "bytes": wanted.base58, "encoding": "base58"}}
+        for wanted in filters
+    ]
+
+
+def read_account(address: str, value: Any) -> Account:
+    """An account from its base64 JSON form.
+
+    Raises:
+        RpcError: the JSON isn't one.
+    """
+    try:
+        text, encoding = value["data"]
+        if encoding != "base64":
+            raise ValueError(encoding)
+        return Account(
+            Pubkey.from_string(address),
+            Pubkey.from_string(value["owner"]),
+            int(value["lamports"]),
+            base64.b64decode(text, validate=True),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RpcError(f"the endpoint sent no valid account for {address}") from error
+
+
+def _logs(data: Mapping[str, Any]) -> tuple[str, ...]:
+    logs = data.get("logs")
+    return tuple(str(line) for line in logs) if isinstance(logs, list) else ()
+
+
+def _error_named_in(message: object) -> str:
+    """The error of a refusal that came without data, from the node's fixed sentences."""
+    text = str(message)
+    if "already been processed" in text:
+        return "AlreadyProcessed"
+    if "lockhash not found" in text:
+        return "BlockhashNotFound"
+    return text[:300]
