@@ -1,0 +1,60 @@
+"""The score that an artefact will get, known before it is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from decloud_trainer.training.artifacts import apply, check_own
+from decloud_trainer.training.datasets import Samples
+from decloud_trainer.training.evaluate import count_correct, percent
+from decloud_trainer.training.image_task import scoring_batches
+from decloud_trainer.training.networks import Architecture
+from decloud_trainer.training.spec import Preview, Progress
+
+BATCH_SIZE = 64
+
+
+class Scorer:
+    """Judges stored artefacts of one base model as the scoring side does.
+
+    On the CPU, in float32, plain memory format and batches of 64, whatever device trains: so the
+    accuracy is the scoring side's number and not nearly so.
+    """
+
+    def __init__(
+        self,
+        base: Mapping[str, Tensor],
+        architecture: Architecture,
+        samples: Samples,
+        apply_scale: float,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._base = base
+        self._architecture = architecture
+        self._samples = samples
+        self._apply_scale = apply_scale
+        self._progress = progress
+        self.before = self._accuracy(base, "baseline")
+
+    def preview(self, artifact: bytes) -> Preview:
+        """Load the bytes back, apply them, evaluate.
+
+        Raises:
+            HostileFile: the bytes are no usable artefact of this model.
+        """
+        shapes = {key: tuple(value.shape) for key, value in self._base.items()}
+        gradient = check_own(artifact, shapes)
+        applied = apply(self._base, gradient, self._apply_scale)
+        return Preview(self.before, self._accuracy(applied, "preview"), len(self._samples))
+
+    def _accuracy(self, state: Mapping[str, Tensor], stage: str) -> float:
+        total = -(-len(self._samples) // BATCH_SIZE)
+
+        def each(batch: int) -> None:
+            if batch % 50 == 0 or batch == total:
+                self._progress(Progress(stage, batch=batch, batches=total))
+
+        model = self._architecture.with_weights(state)
+        return percent(*count_correct(model, scoring_batches(self._samples, BATCH_SIZE), each))

@@ -1,0 +1,395 @@
+"""What a training child is asked and what it answers: frozen, checked at birth, JSON both ways.
+
+Data and models are named by what they are (a digest, a dataset key and a folder), never by the
+round that wants them. Nothing here imports torch, so the parent process may use it freely.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from decloud_trainer.errors import SettingsError
+from decloud_trainer.names import dataset_key
+
+Json: TypeAlias = dict[str, Any]
+Stopped: TypeAlias = Literal["complete", "deadline", "stop"]
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+ARCHITECTURES = ("simple_cnn",)
+MAX_CLASSES = 1000
+MAX_MODEL_BYTES = 2 * 1024**3
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
+_DATASET = re.compile(r"[a-z0-9]{1,40}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SettingsError(message)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    good = type(value) is int and low <= value <= high
+    _require(good, f"{name} must be a whole number from {low} to {high}, not {value!r}")
+
+
+def _finite(name: str, value: object) -> float:
+    good = type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    _require(good, f"{name} must be a finite number, not {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _absolute(name: str, value: object) -> None:
+    good = isinstance(value, Path) and value.is_absolute()
+    _require(good, f"{name} must be an absolute path, not {str(value)!r}")
+
+
+def _path(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+def _digest(name: str, value: object) -> None:
+    good = isinstance(value, str) and _SHA256.fullmatch(value) is not None
+    _require(good, f"{name} must be 64 lower-case hex digits, not {value!r}")
+
+
+def _fields(kind: type, data: object) -> Json:
+    """`data` as keyword arguments for the dataclass `kind`: a JSON object with its fields only."""
+    _require(isinstance(data, Mapping), f"{kind.__name__} must be a JSON object, not {data!r}")
+    assert isinstance(data, Mapping)
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(str(key) for key in data if key not in known)
+    _require(not unknown, f"{kind.__name__} has no field {', '.join(unknown)}")
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in data
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    _require(not missing, f"{kind.__name__} lacks {', '.join(missing)}")
+    return dict(data)
+
+
+def _json(value: object) -> Any:
+    """A spec or result as plain JSON values; paths become strings, tuples lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_json(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A base model on this machine, named by the digest of its bytes."""
+
+    path: Path
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _absolute("model path", self.path)
+        _digest("model sha256", self.sha256)
+
+    @classmethod
+    def from_json(cls, data: object) -> ModelFile:
+        fields = _fields(cls, data)
+        return cls(**{**fields, "path": _path(fields["path"])})
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """A dataset by name.
+
+    Attributes:
+        name: its key, any spelling (``fashion_mnist`` is kept as ``fashionmnist``).
+        path: the user's own folder with its files; None = what ships with the package or was
+            downloaded into `data_dir` before.
+        data_dir: our cache of downloads and decoded tensors.
+    """
+
+    name: str
+    path: Path | None
+    data_dir: Path
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.name, str), f"dataset name must be a text, not {self.name!r}")
+        key = dataset_key(self.name)
+        _require(_DATASET.fullmatch(key) is not None, f"{self.name!r} is no dataset name")
+        object.__setattr__(self, "name", key)
+        if self.path is not None:
+            _absolute(f"the path of dataset {key}", self.path)
+        _absolute("data_dir", self.data_dir)
+
+    @classmethod
+    def from_json(cls, data: object) -> DataSpec:
+        fields = _fields(cls, data)
+        paths = {"path": _path(fields["path"]), "data_dir": _path(fields["data_dir"])}
+        return cls(**{**fields, **paths})
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSpec:
+    """The upload convention, as plain values.
+
+    Attributes:
+        apply_scale: the scoring side computes ``new = base + apply_scale * artefact``.
+        dtype: in what precision the artefact is stored.
+    """
+
+    apply_scale: float = -0.1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        scale = _finite("apply_scale", self.apply_scale)
+        _require(1e-6 <= abs(scale) <= 1e6, f"apply_scale {scale} makes no usable artefact")
+        object.__setattr__(self, "apply_scale", scale)
+        _require(
+            self.dtype in DTYPES, f"artefact dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
+        )
+
+    @classmethod
+    def from_json(cls, data: object) -> ArtifactSpec:
+        return cls(**_fields(cls, data))
+
+
+@dataclass(frozen=True, slots=True)
+class InspectSpec:
+    """Look at a stranger's model file: is it safe, which network is it, how fast would it train?"""
+
+    model: Path
+    max_bytes: int
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        _absolute("model path", self.model)
+        _whole("max_bytes", self.max_bytes, 1, MAX_MODEL_BYTES)
+        if self.sha256 is not None:
+            _digest("sha256", self.sha256)
+
+    @classmethod
+    def from_json(cls, data: object) -> InspectSpec:
+        fields = _fields(cls, data)
+        return cls(**{**fields, "model": _path(fields["model"])})
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSpec:
+    """Have a dataset on this machine, decoded; the only kind that may use the network."""
+
+    data: DataSpec
+
+    @classmethod
+    def from_json(cls, data: object) -> PrepareSpec:
+        return cls(DataSpec.from_json(_fields(cls, data)["data"]))
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """One training run.
+
+    Attributes:
+        model: the base model.
+        architecture: what `inspect` found in it; another one there now is an error.
+        classes: the width of its head; labels must be below it.
+        data: what to train on (its training split).
+        preview: what to score on (its test split); None = the score can't be known.
+        epochs: passes over the data.
+        batch_size: samples per step.
+        learning_rate: Adam's, constant.
+        max_batches: an upper limit for each epoch; 0 = all.
+        seed: of the order of the samples and of dropout.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        threads: CPU threads; 0 = as many as this machine offers.
+        artifact: the upload convention.
+        deadline: unix seconds by which the result must stand; None = no limit.
+        until_improved: train on after `epochs` while the preview doesn't beat the base.
+    """
+
+    model: ModelFile
+    architecture: str
+    classes: int
+    data: DataSpec
+    preview: DataSpec | None
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    max_batches: int = 0
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+    artifact: ArtifactSpec = ArtifactSpec()
+    deadline: float | None = None
+    until_improved: bool = True
+
+    def __post_init__(self) -> None:
+        known = ", ".join(ARCHITECTURES)
+        _require(
+            self.architecture in ARCHITECTURES,
+            f"architecture {self.architecture!r} is none of {known}",
+        )
+        _whole("classes", self.classes, 2, MAX_CLASSES)
+        _whole("epochs", self.epochs, 1, 100_000)
+        _whole("batch_size", self.batch_size, 1, 65_536)
+        _whole("max_batches", self.max_batches, 0, 10**9)
+        _whole("seed", self.seed, 0, 2**63 - 1)
+        _whole("threads", self.threads, 0, 1024)
+        rate = _finite("learning_rate", self.learning_rate)
+        _require(0 < rate <= 10, f"learning_rate must be above 0 and at most 10, not {rate}")
+        good = isinstance(self.device, str) and _DEVICE.fullmatch(self.device) is not None
+        _require(good, f"device {self.device!r} is none of auto, cpu, cuda, cuda:N, mps")
+        if self.deadline is not None:
+            _finite("deadline", self.deadline)
+        _require(isinstance(self.until_improved, bool), "until_improved must be true or false")
+
+    @classmethod
+    def from_json(cls, data: object) -> TrainSpec:
+        fields = _fields(cls, data)
+        fields["model"] = ModelFile.from_json(fields["model"])
+        fields["data"] = DataSpec.from_json(fields["data"])
+        if fields["preview"] is not None:
+            fields["preview"] = DataSpec.from_json(fields["preview"])
+        if "artifact" in fields:
+            fields["artifact"] = ArtifactSpec.from_json(fields["artifact"])
+        return cls(**fields)
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What `inspect` found. `samples_per_s` is a short measurement of training on this machine."""
+
+    architecture: str
+    classes: int
+    parameters: int
+    sha256: str
+    bytes: int
+    samples_per_s: float
+
+    @classmethod
+    def from_json(cls, data: object) -> ModelInfo:
+        return cls(**_fields(cls, data))
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What `prepare` made ready: samples of each split (0 = not there), classes, content digest."""
+
+    train: int
+    test: int
+    classes: int
+    fingerprint: str
+
+    @classmethod
+    def from_json(cls, data: object) -> DataInfo:
+        return cls(**_fields(cls, data))
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Accuracy in percent on the scoring split: the base, and with the stored artefact applied."""
+
+    before: float
+    after: float
+    samples: int
+
+    @property
+    def improvement(self) -> float:
+        """Percentage points, as the scoring side counts them."""
+        return self.after - self.before
+
+    @classmethod
+    def from_json(cls, data: object) -> Preview:
+        return cls(**_fields(cls, data))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        artifact: the file's name in the job's folder; `sha256` and `bytes` are that file's.
+        preview: None when the spec asked for none.
+        epochs: passes begun, the extra ones included; `loss` has the mean of each.
+        samples: images trained on, repeats counted; `samples_per_s` without loading and scoring.
+        seconds: all of it.
+        stopped: whether the run was cut short, and by what.
+        device, threads, torch: with the spec's seed, what the bytes depend on.
+    """
+
+    artifact: str
+    sha256: str
+    bytes: int
+    preview: Preview | None
+    epochs: int
+    batches: int
+    samples: int
+    samples_per_s: float
+    seconds: float
+    loss: tuple[float, ...]
+    stopped: Stopped
+    device: str
+    threads: int
+    torch: str
+
+    @classmethod
+    def from_json(cls, data: object) -> TrainResult:
+        fields = _fields(cls, data)
+        if fields["preview"] is not None:
+            fields["preview"] = Preview.from_json(fields["preview"])
+        _require(isinstance(fields["loss"], (list, tuple)), "loss must be a list of numbers")
+        return cls(**{**fields, "loss": tuple(fields["loss"])})
+
+    def to_json(self) -> Json:
+        return _json(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands; a field that doesn't apply, or isn't known yet, is None.
+
+    Attributes:
+        stage: ``load``, ``data``, ``baseline``, ``train`` or ``preview``.
+        epoch, batch: from 1; `epochs` and `batches` are the totals planned now.
+        loss: mean of the epoch so far.
+        accuracy: percent, of the epoch so far.
+    """
+
+    stage: str
+    epoch: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    batches: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    samples_per_s: float | None = None
+    eta_s: float | None = None
+
+    def to_json(self) -> Json:
+        """Only the fields that are known."""
+        return {key: value for key, value in _json(self).items() if value is not None}

@@ -1,0 +1,194 @@
+"""The training child: one job in, events out. ``python -m decloud_trainer.training.worker``
+
+The first line on stdin is the job: ``{"kind": ..., "spec": {...}, "folder": "/abs"}``; later lines
+are ``{"command": "stop"}`` (finish with the best state so far) or ``{"command": "cancel"}`` (end at
+once, no result). The end of stdin means that the parent is gone: the child ends with it. SIGTERM
+ends it at once as well; every file is written atomically, so there is nothing to tidy up.
+
+stdout carries JSON lines: a heartbeat each second, progress, and one result or error. Whatever a
+library prints goes to stderr. Exit codes: 0 after a result, 1 after an error, 130 after a cancel.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from decloud_trainer.errors import DecloudError, JobFailed, SettingsError
+from decloud_trainer.training.spec import InspectSpec, PrepareSpec, Progress, TrainSpec
+
+HEARTBEAT_S = 1.0
+MAX_LINE_BYTES = 1024**2
+# torch alone needs 1-2 GiB of address space for writable data; a model's file adds to that.
+INSPECT_DATA_BYTES = 6 * 1024**3
+EXIT_ERROR, EXIT_CANCELLED = 1, 130
+
+Spec = InspectSpec | PrepareSpec | TrainSpec
+KINDS: dict[str, type[InspectSpec] | type[PrepareSpec] | type[TrainSpec]] = {
+    "inspect": InspectSpec,
+    "prepare": PrepareSpec,
+    "train": TrainSpec,
+}
+
+
+class Events:
+    """The line to the parent; several threads write to it."""
+
+    def __init__(self) -> None:
+        """Take stdout for events alone; prints of anyone else go to stderr from here on."""
+        self._handle = os.dup(1)
+        os.dup2(2, 1)
+        self._lock = threading.Lock()
+
+    def send(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, **fields}, allow_nan=False).encode() + b"\n"
+        with self._lock:
+            try:
+                while line:
+                    line = line[os.write(self._handle, line) :]
+            except OSError:
+                os._exit(EXIT_ERROR)  # nobody listens any more
+
+    def progress(self, progress: Progress) -> None:
+        self.send("progress", **progress.to_json())
+
+
+class Commands:
+    """Lines from the parent. Reads the descriptor itself: a buffered reader has a lock that a
+    thread waiting for input would hold at exit."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._buffer = b""
+        self.stop = threading.Event()
+
+    def read_line(self) -> bytes:
+        """The next line; empty at the end of input."""
+        while b"\n" not in self._buffer and len(self._buffer) <= MAX_LINE_BYTES:
+            piece = os.read(self._handle, 65536)
+            if not piece:
+                return b""
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def follow(self) -> NoReturn:
+        """Obey until the end. Ends the whole process on a cancel and when the parent is gone."""
+        while line := self.read_line():
+            command = _command(line)
+            if command == "stop":
+                self.stop.set()
+            elif command == "cancel":
+                os._exit(EXIT_CANCELLED)
+            else:
+                logging.warning("ignored an unknown command: %r", line[:200])
+        os._exit(EXIT_ERROR)
+
+
+def _command(line: bytes) -> object:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message.get("command") if isinstance(message, dict) else None
+
+
+def read_job(line: bytes) -> tuple[Spec, Path]:
+    """The job on the first line.
+
+    Raises:
+        SettingsError: it isn't one.
+    """
+    try:
+        job = json.loads(line)
+    except ValueError as error:
+        raise SettingsError(f"the job is no JSON: {error}") from error
+    if not isinstance(job, dict) or set(job) != {"kind", "spec", "folder"}:
+        raise SettingsError("a job has exactly the fields kind, spec and folder")
+    if job["kind"] not in KINDS:
+        raise SettingsError(f"job kind {job['kind']!r} is none of {', '.join(KINDS)}")
+    folder = Path(str(job["folder"]))
+    if not folder.is_absolute() or not folder.is_dir():
+        raise SettingsError(f"the job's folder {folder} is no existing absolute path")
+    return KINDS[job["kind"]].from_json(job["spec"]), folder
+
+
+def limit_resources(spec: Spec) -> None:
+    """No core dumps; a stranger's file may not take all memory.
+
+    The address-space limit would also count what CUDA and torch merely reserve, so writable data
+    is limited instead, where the system offers that.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if isinstance(spec, InspectSpec) and sys.platform == "linux":
+        limit = INSPECT_DATA_BYTES + 8 * spec.max_bytes
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[str, Any]:
+    """Do the job and give its result as JSON."""
+    # Imported here: torch takes seconds and memory. A wrong spec shall fail before that, and
+    # preparing data needs none.
+    if isinstance(spec, PrepareSpec):
+        from decloud_trainer.training import datasets
+
+        events.progress(Progress("data"))
+        return datasets.prepare(spec.data).to_json()
+
+    from decloud_trainer.training import runs
+
+    hooks = runs.Hooks(time.time, events.progress, commands.stop.is_set)
+    if isinstance(spec, InspectSpec):
+        return runs.inspect_model(spec, hooks).to_json()
+    return runs.train_model(spec, folder, hooks).to_json()
+
+
+def _beat(events: Events) -> None:
+    while True:
+        events.send("heartbeat")
+        time.sleep(HEARTBEAT_S)
+
+
+def _error_event(events: Events, error: DecloudError) -> None:
+    fields = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+    events.send("error", error=fields)
+
+
+def main() -> int:
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    events, commands = Events(), Commands(0)
+    line = commands.read_line()
+    if not line:
+        return EXIT_ERROR
+    threading.Thread(target=_beat, args=(events,), daemon=True).start()
+    threading.Thread(target=commands.follow, daemon=True).start()
+    try:
+        spec, folder = read_job(line)
+        limit_resources(spec)
+        result = run(spec, folder, events, commands)
+    except DecloudError as error:
+        _error_event(events, error)
+        return EXIT_ERROR
+    except Exception as error:
+        # The child's top: whatever it is, the parent hears of it.
+        logging.exception("the job failed")
+        _error_event(events, JobFailed(f"{type(error).__name__}: {error}"[:2000]))
+        return EXIT_ERROR
+    events.send("result", result=result)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Without the interpreter's clean-up: threads are waiting in system calls, nothing is open.
+    os._exit(code)
