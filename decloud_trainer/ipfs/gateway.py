@@ -1,0 +1,154 @@
+"""A conversation with one IPFS gateway: time limits, redirects, waits, raw answers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urljoin
+
+import requests
+
+from decloud_trainer.errors import ContentMismatch, GatewayError, SettingsError
+from decloud_trainer.ipfs.cid import Cid
+from decloud_trainer.ipfs.http import (
+    is_loopback,
+    is_permitted,
+    open_session,
+    read_chunks,
+    retry_after_s,
+    translated,
+)
+
+_MAX_REDIRECTS = 5
+_MAX_WAITS = 3  # times that one request waits as Retry-After asks
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one gateway may take.
+
+    Attributes:
+        connect_s: to accept a connection.
+        read_s: between two bytes.
+        gateway_s: for everything together, before the next gateway is asked.
+        wait_s: longest `Retry-After` that is waited for.
+    """
+
+    connect_s: float = 10.0
+    read_s: float = 60.0
+    gateway_s: float = 900.0
+    wait_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if min(self.connect_s, self.read_s, self.gateway_s) <= 0 or self.wait_s < 0:
+            raise SettingsError("the time limits for gateways must be positive")
+
+
+class Gateway:
+    """One gateway during one fetch: a session, a time limit, redirects and waits."""
+
+    def __init__(self, url: str, patience: Patience, stop: threading.Event) -> None:
+        self._url = url
+        self._patience = patience
+        self._stop = stop
+        self._until = time.monotonic() + patience.gateway_s
+        self._session = open_session(url)
+
+    def close(self) -> None:
+        self._session.close()
+
+    @contextlib.contextmanager
+    def open(self, cid: Cid, headers: dict[str, str], query: str = "") -> Iterator[Answer]:
+        """An answer 200 or 206; GatewayError for any other."""
+        response = self._request(f"{self._url}/ipfs/{cid}{query}", headers)
+        try:
+            if response.status_code not in (200, 206):
+                raise GatewayError(f"{response.status_code} {_printable(response.reason)}".strip())
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise ContentMismatch("it sends compressed data unasked")
+            yield Answer(response, self)
+        finally:
+            response.close()
+
+    def check_time(self) -> None:
+        if self._stop.is_set():
+            raise GatewayError("the fetch was stopped")
+        if time.monotonic() > self._until:
+            raise GatewayError(f"not done within {self._patience.gateway_s:g} s")
+
+    def pause(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+        self.check_time()
+
+    def _request(self, url: str, headers: dict[str, str]) -> requests.Response:
+        redirects = waits = 0
+        while True:
+            self.check_time()
+            with translated(GatewayError, "request"):
+                response = self._session.get(
+                    url,
+                    headers=headers,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(self._patience.connect_s, self._patience.read_s),
+                )
+            if response.is_redirect:
+                redirects += 1
+                url = self._redirected(url, response, redirects)
+            elif response.status_code in (429, 503) and waits < _MAX_WAITS:
+                waits += 1
+                asked_s = retry_after_s(response)
+                if asked_s is None or asked_s > self._patience.wait_s:
+                    return response
+                response.close()
+                self.pause(asked_s)
+            else:
+                return response
+
+    def _redirected(self, url: str, response: requests.Response, count: int) -> str:
+        response.close()
+        if count > _MAX_REDIRECTS:
+            raise GatewayError(f"more than {_MAX_REDIRECTS} redirects")
+        try:
+            target = urljoin(url, response.headers["Location"])
+            inwards = is_loopback(target) and not is_loopback(self._url)
+            permitted = is_permitted(target) and not inwards
+        except ValueError as error:
+            raise GatewayError("it redirects to an address that can't be read") from error
+        if not permitted:
+            raise GatewayError("it redirects to an address that isn't https")
+        return target
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    response: requests.Response
+    gateway: Gateway
+
+    def chunks(self) -> Iterator[bytes]:
+        chunks = read_chunks(self.response)
+        while True:
+            self.gateway.check_time()
+            with translated(GatewayError, "download"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    @property
+    def length(self) -> int | None:
+        text = self.response.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdecimal() else None
+
+    def continues_at(self, offset: int) -> bool:
+        """Whether the body goes on exactly where we left off."""
+        content_range = self.response.headers.get("Content-Range", "")
+        return self.response.status_code == 206 and content_range.startswith(f"bytes {offset}-")
+
+
+def _printable(text: str | None) -> str:
+    """A server's words, short and without control characters."""
+    return "".join(c for c in (text or "")[:60] if c.isprintable())
