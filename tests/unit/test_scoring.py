@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.localnet.actors.images import DIGITS, IdxImages
+from decloud_trainer.localnet.actors.datasets import DIGITS
+from decloud_trainer.localnet.actors.images import IdxImages
 from decloud_trainer.localnet.actors.learning import gradient_of, train
 from decloud_trainer.localnet.actors.scoring import (
     HeldOut,
@@ -95,7 +96,7 @@ def verdict(tmp_path: Path, held_out: HeldOut) -> Callable[..., Verdict]:
             path = tmp_path / f"{index}.pt"
             path.write_bytes(content if isinstance(content, bytes) else saved(content))
             fetches.append((f"trainer{index}", lambda path=path: path))
-        return score_round(MODEL, lambda: held_out, fetches)
+        return score_round(lambda: MODEL, lambda: held_out, fetches)
 
     return score
 
@@ -223,7 +224,7 @@ def test_a_failed_download_is_a_failed_submission(held_out: HeldOut) -> None:
     def gone() -> Path:
         raise OSError("no gateway has it")
 
-    result = score_round(MODEL, lambda: held_out, [("alice", gone)])
+    result = score_round(lambda: MODEL, lambda: held_out, [("alice", gone)])
     assert result.scores[0].improvement == -100
     assert result.scores[0].error == "OSError: no gateway has it"
     assert not result.settled
@@ -234,10 +235,10 @@ def test_a_round_that_cant_be_scored_is_shared_equally(tmp_path: Path, held_out:
     other = tmp_path / "resnet.pt"
     other.write_bytes(saved({"layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}))
     fetches = [(name, lambda: tmp_path / "nothing.pt") for name in ("alice", "bob", "carol")]
-    result = score_round(other, lambda: held_out, fetches)
+    result = score_round(lambda: other, lambda: held_out, fetches)
     assert result.baseline is None
     assert [score.bps for score in result.scores] == [3334, 3333, 3333]
-    no_data = score_round(MODEL, lambda: HeldOut(tmp_path), fetches)
+    no_data = score_round(lambda: MODEL, lambda: HeldOut(tmp_path), fetches)
     assert [score.bps for score in no_data.scores] == [3334, 3333, 3333]
     assert "DatasetUnavailable" in no_data.error
 

@@ -14,11 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from decloud_trainer import data
 from decloud_trainer.errors import DatasetUnavailable
 
 BATCH = 64
-DIGITS = Path(data.__file__).parent / "digits"
 # Where torchvision keeps its downloads below the folder that it was given.
 FOLDERS = (".", "raw", "MNIST/raw", "FashionMNIST/raw")
 PREFIXES = {"train": ("train",), "test": ("t10k", "test")}

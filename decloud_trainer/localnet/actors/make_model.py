@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from decloud_trainer.files import write_atomic
-from decloud_trainer.localnet.actors.images import DIGITS, IdxImages
+from decloud_trainer.localnet.actors.datasets import DIGITS
+from decloud_trainer.localnet.actors.images import IdxImages
 from decloud_trainer.localnet.actors.learning import train
 from decloud_trainer.localnet.actors.scoring import HeldOut, accuracy
 from decloud_trainer.localnet.actors.shipped import MODEL

@@ -134,19 +134,20 @@ def apply_gradient(model: SimpleCNN, gradient: Any) -> None:
 
 
 def score_round(
-    model_file: Path,
+    fetch_model: Callable[[], Path],
     load_held_out: Callable[[], HeldOut],
     submissions: Sequence[tuple[str, Callable[[], Path]]],
 ) -> Verdict:
     """Score all submissions of a round.
 
     Args:
-        model_file: the round's model.
+        fetch_model: gives the path of the round's model.
         load_held_out: gives the split; when it or the model fails, all submitters share alike.
         submissions: (trainer, fetch) in the order of getProgramAccounts; `fetch` gives the
             path of the downloaded file, or raises.
     """
     try:
+        model_file = fetch_model()
         held_out = load_held_out()
         baseline = accuracy(load_model(model_file), held_out)
     except Exception as error:  # the network's rule: any error means equal shares
