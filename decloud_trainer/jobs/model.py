@@ -65,7 +65,7 @@ class Wish(enum.Enum):
 
     GO_ON = ""
     STOP = "stop"
-    """Finish with the best state so far: the job still ends with its artefact and result."""
+    """Finish with the best state so far, with artefact and result."""
     CANCEL = "cancel"
     """End as soon as possible, without a result."""
 

@@ -47,9 +47,10 @@ class Jobs(Protocol):
         ...
 
     async def stop(self, job_id: str) -> None:
-        """Have it finish with the best it has; it then ends DONE. Returns at once.
+        """Have it finish with the best it has. Returns at once; `wait` for the end.
 
-        A queued job is told as soon as it starts; one that has ended stays as it is."""
+        It then ends DONE, or FAILED (OutOfTime) if it had learned nothing yet. A queued job is
+        told as soon as it starts; one that has ended stays as it is."""
         ...
 
     async def cancel(self, job_id: str) -> None:

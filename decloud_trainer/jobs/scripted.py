@@ -15,7 +15,7 @@ The script is a JSON object, given as the command's one argument and overridden,
     crash_attempts   die like a crash in so many first attempts of the job
     crash_signal     die by this signal's number instead of exit code 70
     hang             no heartbeat and no end, but still an ear for the parent's death
-    ignore_cancel    deaf to cancel and to SIGTERM
+    ignore_cancel    go on for ever after a cancel, whatever the signal but SIGKILL
     children         start so many processes that outlive it unless killed
     say              a line for stdout, as it is
     log              a line for the log
@@ -72,16 +72,16 @@ class Ear:
     """stdin after its first line: commands, and the parent's death."""
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.cancel = threading.Event()
+        self.stops = False
+        self.cancels = False
+        self.heard = threading.Event()
 
     def listen(self) -> None:
         for line in sys.stdin:
             command = json.loads(line).get("command")
-            if command == "stop":
-                self.stop.set()
-            elif command == "cancel":
-                self.cancel.set()
+            self.stops = self.stops or command == "stop"
+            self.cancels = self.cancels or command == "cancel"
+            self.heard.set()
         os._exit(1)  # end of file: the parent is gone, nobody wants the result
 
 
@@ -164,16 +164,6 @@ def _pass_time(script: dict[str, Any], spec: dict[str, Any], voice: Voice, ear: 
     batches, epochs = 10, int(spec.get("epochs", 1))
     pause_s = float(script.get("seconds", 0.05)) / batches
     for batch in range(1, batches + 1):
-        while True:
-            if ear.cancel.wait(pause_s) and not script.get("ignore_cancel"):
-                raise Cancelled
-            if not script.get("hang"):
-                break
-            time.sleep(0.05)
-        if ear.stop.is_set():
-            return "stop"
-        if spec.get("deadline") is not None and time.time() >= spec["deadline"]:
-            return "deadline"
         voice.say(
             "progress",
             stage="train",
@@ -183,6 +173,15 @@ def _pass_time(script: dict[str, Any], spec: dict[str, Any], voice: Voice, ear: 
             batches=batches,
             loss=2.3 / batch,
         )
+        ear.heard.wait(pause_s)
+        while script.get("hang") or (ear.cancels and script.get("ignore_cancel")):
+            time.sleep(0.05)
+        if ear.cancels:
+            raise Cancelled
+        if ear.stops:
+            return "stop"
+        if spec.get("deadline") is not None and time.time() >= spec["deadline"]:
+            return "deadline"
     return "complete"
 
 

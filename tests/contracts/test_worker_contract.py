@@ -1,0 +1,217 @@
+"""What the supervisor relies on in a worker, real or scripted: lines in, lines out, exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decloud_trainer import errors
+from decloud_trainer.jobs.scripted import gradient_file, simple_cnn_shapes
+from decloud_trainer.jobs.supervisor import SCRIPTED_WORKER, TRAINING_WORKER
+
+WORKERS = {"scripted": SCRIPTED_WORKER, "training": TRAINING_WORKER}
+
+
+class Running:
+    """A worker under way."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+
+    def say(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def until(self, kind: str) -> dict[str, Any]:
+        """Read events up to the first of that kind; every line must be one."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)
+            assert event["event"] in ("heartbeat", "progress", "result", "error")
+            self.events.append(event)
+            if event["event"] == kind:
+                return event
+        raise AssertionError(f"no {kind} before the end; {self.events}")
+
+    def until_learning(self) -> None:
+        """Read events until a first batch has been learned from."""
+        event = self.until("progress")
+        while event.get("stage") != "train" or not event.get("batch"):
+            event = self.until("progress")
+
+    def end(self) -> int:
+        """Everything that it still says, and its exit code."""
+        assert self.process.stdout is not None
+        self.events += [json.loads(line) for line in self.process.stdout]
+        return self.process.wait(30)
+
+
+class Worker:
+    """One of the workers, its folder, and specs that both kinds understand."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.name = name
+        self.folder = home / "job"
+        self.folder.mkdir()
+        self.cache = home / "cache"
+        self.model = home / "model.pt"
+        self.model.write_bytes(gradient_file(1))  # a gradient has a model's keys and shapes
+
+    @contextmanager
+    def run(self, kind: str, spec: dict[str, Any]) -> Iterator[Running]:
+        with (
+            (self.folder / "worker.log").open("ab") as log,
+            subprocess.Popen(
+                WORKERS[self.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=self.folder,
+                start_new_session=True,
+            ) as process,
+        ):
+            running = Running(process)
+            try:
+                running.say({"kind": kind, "spec": spec, "folder": str(self.folder)})
+                yield running
+            finally:
+                process.kill()
+
+    def train_spec(self, **changes: Any) -> dict[str, Any]:
+        digits = {"name": "digits", "path": None, "data_dir": str(self.cache)}
+        spec: dict[str, Any] = {
+            "model": {"path": str(self.model), "sha256": digest(self.model)},
+            "architecture": "simple_cnn",
+            "classes": 10,
+            "data": digits,
+            "preview": digits,
+            "epochs": 1,
+            "batch_size": 32,
+            "learning_rate": 0.001,
+            "max_batches": 2,
+            "seed": 0,
+            "device": "cpu",
+            "threads": 1,
+            "artifact": {"apply_scale": -0.1, "dtype": "float32"},
+            "deadline": None,
+            "until_improved": False,
+        }
+        if self.name == "scripted":
+            long = changes.get("max_batches") == 0
+            spec["script"] = {"seconds": 60 if long else 0.1, "heartbeat_s": 0.2}
+        return {**spec, **changes}
+
+    def long_spec(self, **changes: Any) -> dict[str, Any]:
+        """A training that takes much longer than the test."""
+        return self.train_spec(epochs=10_000, max_batches=0, **changes)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(params=sorted(WORKERS))
+def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Worker:
+    if importlib.util.find_spec(WORKERS[request.param][-1]) is None:
+        pytest.skip(f"there is no {request.param} worker")
+    return Worker(request.param, tmp_path)
+
+
+def test_a_training_gives_a_valid_artefact(worker: Worker) -> None:
+    """Heartbeats and progress, then one result that tells the artefact's true size and digest."""
+    with worker.run("train", worker.train_spec()) as running:
+        result = running.until("result")["result"]
+        assert running.end() == 0
+    kinds = [event["event"] for event in running.events]
+    assert kinds.count("result") == 1
+    assert {"heartbeat", "progress"} <= set(kinds)
+    artifact = worker.folder / result["artifact"]
+    assert result["artifact"] == artifact.name
+    assert (result["bytes"], result["sha256"]) == (artifact.stat().st_size, digest(artifact))
+    gradient = torch.load(artifact, weights_only=True)
+    assert {name: tuple(t.shape) for name, t in gradient.items()} == simple_cnn_shapes(10)
+    assert set(result["preview"]) == {"before", "after", "samples"}
+    assert result["stopped"] == "complete"
+    for key in ("epochs", "batches", "samples", "samples_per_s", "seconds", "loss", "device"):
+        assert key in result
+    assert result.get("scripted", False) == (worker.name == "scripted")
+
+
+def test_an_inspection_tells_the_model(worker: Worker) -> None:
+    """Architecture, size and digest of a model file, and this machine's speed."""
+    spec = {"model": str(worker.model), "max_bytes": 10_000_000, "sha256": digest(worker.model)}
+    with worker.run("inspect", spec) as running:
+        result = running.until("result")["result"]
+        assert running.end() == 0
+    assert result["architecture"] == "simple_cnn"
+    assert (result["classes"], result["parameters"]) == (10, 586_250)
+    size = worker.model.stat().st_size
+    assert (result["bytes"], result["sha256"]) == (size, spec["sha256"])
+    assert result["samples_per_s"] > 0
+
+
+def test_a_refused_file_is_an_error_event(worker: Worker) -> None:
+    """What can't be done is one error event with a class of ours, and exit code 1."""
+    spec = {"model": str(worker.model), "max_bytes": 1000}
+    with worker.run("inspect", spec) as running:
+        error = running.until("error")["error"]
+        assert running.end() == 1
+    assert errors.by_name(error["type"]) is errors.TooLarge
+    assert error["message"]
+
+
+def test_preparing_data_counts_it(worker: Worker) -> None:
+    """Prepared data is told by its sizes and a fingerprint."""
+    spec = {"data": {"name": "digits", "path": None, "data_dir": str(worker.cache)}}
+    with worker.run("prepare", spec) as running:
+        result = running.until("result")["result"]
+        assert running.end() == 0
+    assert (result["train"], result["test"], result["classes"]) == (1347, 450, 10)
+    assert result["fingerprint"]
+
+
+def test_a_stop_brings_the_result_early(worker: Worker) -> None:
+    """After a stop the best state so far is written and told."""
+    with worker.run("train", worker.long_spec()) as running:
+        running.until_learning()
+        running.say({"command": "stop"})
+        result = running.until("result")["result"]
+        assert running.end() == 0
+    assert result["stopped"] == "stop"
+    assert (worker.folder / result["artifact"]).stat().st_size == result["bytes"]
+
+
+def test_a_cancel_ends_it_without_a_result(worker: Worker) -> None:
+    """Exit code 130, soon, and neither result nor error."""
+    with worker.run("train", worker.long_spec()) as running:
+        running.until("progress")
+        running.say({"command": "cancel"})
+        asked = time.monotonic()
+        assert running.end() == 130
+    assert time.monotonic() - asked < 3
+    assert {event["event"] for event in running.events} == {"heartbeat", "progress"}
+
+
+def test_the_parent_s_death_ends_it(worker: Worker) -> None:
+    """End of file on stdin: the worker is gone within 2 s, without a result."""
+    with worker.run("train", worker.long_spec()) as running:
+        running.until("progress")
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        asked = time.monotonic()
+        assert running.end() != 0
+    assert time.monotonic() - asked < 2
+    assert "result" not in {event["event"] for event in running.events}
