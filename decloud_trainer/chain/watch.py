@@ -176,7 +176,7 @@ class RoundWatch:
                     is_first_failure = True
                     async for text in socket:
                         self._take(text)
-            except (OSError, WebSocketException, TimeoutError, RpcError, ValueError) as error:
+            except (OSError, WebSocketException, RpcError, ValueError, RecursionError) as error:
                 what = error.message if isinstance(error, RpcError) else type(error).__name__
             else:
                 what = "closed by the other side"
