@@ -92,10 +92,9 @@ class Gateway:
                     url,
                     headers=headers,
                     stream=True,
-                    allow_redirects=False,
                     timeout=(self._patience.connect_s, self._patience.read_s),
                 )
-            if response.is_redirect:
+            if response.is_redirect:  # open_session leaves them to us
                 redirects += 1
                 url = self._redirected(url, response, redirects)
             elif response.status_code in (429, 503) and waits < _MAX_WAITS:

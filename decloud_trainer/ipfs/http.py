@@ -65,9 +65,22 @@ class _OwnHeadersOnly(requests.auth.AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    """Leaves redirects to the caller.
+
+    Even where it shall not follow them, requests reads their whole body, of whatever size.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def open_session(url: str) -> requests.Session:
-    """A session for one conversation; sessions are not for several threads at once."""
-    session = requests.Session()
+    """A session for one conversation; sessions are not for several threads at once.
+
+    It never follows a redirect.
+    """
+    session = _Session()
     session.trust_env = not is_loopback(url)  # no proxy between us and this machine
     session.auth = _OwnHeadersOnly()
     # Identity: a gzip bomb must not unpack itself, and ranges count the content's own bytes.

@@ -118,7 +118,6 @@ class _Account:
                 headers=headers,
                 data=body,
                 stream=True,
-                allow_redirects=False,  # our credentials are for this address alone
                 timeout=(_CONNECT_S, _READ_S),
             )
             text = _read_text(response)

@@ -83,6 +83,16 @@ def test_files_have_the_reference_importers_cids(name: str, size: int, tmp_path:
     assert (str(file_cid(path, 0)), str(file_cid(path, 1))) == GOLDEN[name, size]
 
 
+def test_other_profiles_have_the_reference_importers_cids(tmp_path: Path) -> None:
+    """The rarer ways to cut a file agree with the JavaScript importer too."""
+    path = tmp_path / "m60"
+    path.write_bytes(content("m60", 60_000_000))
+    wrapped = "bafybeif3wbyigxencjs4xw6b4yr4l2z5oepy56qvqkqbhbcejotithhyki"
+    newer = "bafybeiadg44e6xfy3syca3xzkatgpppp65dfucepw7itxbbydtnr44bh2e"
+    check_file(path, Cid.parse(wrapped))
+    check_file(path, Cid.parse(newer))
+
+
 def test_folders_have_the_reference_importers_cids(folder: Path) -> None:
     """A folder's CID covers nested files and is what the reference importers compute."""
     assert (str(folder_cid(folder, 0)), str(folder_cid(folder, 1))) == FOLDER

@@ -1,0 +1,80 @@
+"""Leaving: cancelled transfers end in a moment, so that a daemon's shutdown is prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+import requests
+from aiohttp import web
+from loopback import serve
+
+from decloud_trainer.ipfs.cid import file_cid
+from decloud_trainer.ipfs.gateways import Gateways
+from decloud_trainer.ipfs.http import retry_after_s
+from decloud_trainer.ipfs.pins import IpfsPins
+
+
+async def drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(200):
+        await response.write(b"x" * 100)
+        await asyncio.sleep(0.02)
+    return response
+
+
+def test_a_cancelled_fetch_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """The event loop closes soon after the cancellation, and no file is left."""
+    (tmp_path / "x").write_bytes(random.Random(1).randbytes(300_000))
+    cid = str(file_cid(tmp_path / "x"))
+    folder = tmp_path / "target"
+    folder.mkdir()
+
+    async def run(url: str) -> None:
+        pins = IpfsPins(Gateways([url]), None)
+        task = asyncio.create_task(pins.fetch(cid, folder / "model", max_bytes=10**6))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", drip)
+    with serve(app) as url:
+        began = time.monotonic()
+        asyncio.run(run(url))  # closing the loop waits for its threads
+        assert time.monotonic() - began < 2
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [
+        ("0", 0, 0),
+        ("120", 120, 120),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3500, 3601),
+        (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(header: str, low: float, high: float) -> None:
+    """Servers ask for seconds or name a moment."""
+    response = requests.Response()
+    response.headers["Retry-After"] = header
+    seconds = retry_after_s(response)
+    assert seconds is not None
+    assert low <= seconds <= high
+
+
+@pytest.mark.parametrize("header", ["", "soon", "-5", "1e3", "²"])
+def test_an_unreadable_retry_after_is_none(header: str) -> None:
+    """Nonsense is no promise."""
+    response = requests.Response()
+    response.headers["Retry-After"] = header
+    assert retry_after_s(response) is None
