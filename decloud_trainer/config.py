@@ -235,22 +235,15 @@ class Settings:
     max_model_mb: int = _setting(512, _count(1, 100_000), "Largest model file to download, in MB")
 
     gateways: tuple[str, ...] = _setting(
-        (
-            "https://ipfs.io",
-            "https://gateway.pinata.cloud",
-            "https://dweb.link",
-            "https://w3s.link",
-        ),
-        URLS,
-        "IPFS gateways, in order",
+        (), URLS, "IPFS gateways, in order; empty: the network's usual ones"
     )
     pinata_api_key: str = _setting("", TEXT, "Pinata API key", secret=True, env=("PINATA_API_KEY",))
     pinata_secret_key: str = _setting(
         "", TEXT, "Pinata secret", secret=True, env=("PINATA_SECRET_KEY",)
     )
     pinata_jwt: str = _setting("", TEXT, "Pinata JWT", secret=True, env=("PINATA_JWT",))
-    pinata_api_url: str = _setting("https://api.pinata.cloud", URL, "Pinata's API")
-    pinata_upload_url: str = _setting("https://uploads.pinata.cloud", URL, "Pinata's V3 uploads")
+    pinata_api_url: str = _setting("", URL, "Pinata's API; empty: the network's")
+    pinata_upload_url: str = _setting("", URL, "Pinata's V3 uploads; empty: the network's")
 
     preset: str = _setting("", TEXT, "Name of the preset applied last, for the banner")
 

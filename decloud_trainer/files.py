@@ -30,6 +30,11 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir(APP, appauthor=False))
 
 
+def wallet_locks_dir() -> Path:
+    """Locks that all homes of this user on this machine share; DECLOUD_HOME doesn't move it."""
+    return Path(platformdirs.user_cache_dir(APP, appauthor=False)) / "wallets"
+
+
 def log_dir() -> Path:
     """Log files. ``DECLOUD_HOME`` moves them along."""
     if os.environ.get("DECLOUD_HOME"):

@@ -42,15 +42,20 @@ class Scope:
 
 
 class Daemon:
-    """Watches, schedules, answers requests and sweeps until it is told to stop."""
+    """Watches, schedules, answers requests and sweeps until it is told to stop.
 
-    def __init__(self, engine: Engine, watch: Watch, scope: Scope) -> None:
+    Args:
+        followed: kept up to date with the ids of the rounds that we are in, for the watch.
+    """
+
+    def __init__(self, engine: Engine, watch: Watch, scope: Scope, followed: set[int]) -> None:
         self._engine = engine
         self._journal = engine.parts.journal
         self._chain = engine.parts.chain
         self._clock = engine.parts.clock
         self._watch = watch
         self._scope = scope
+        self._followed = followed
         self._any = scope.key(0)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -82,6 +87,9 @@ class Daemon:
             for entry in await self._journal(Journal.due, self._any, self._clock()):
                 if entry.row not in self._running:
                     self._start(entry)
+            active = await self._journal(Journal.active_ids, self._any)
+            self._followed.clear()
+            self._followed.update(active)
             next_time = await self._journal(Journal.next_time, self._any)
             pause = LONGEST_SLEEP_S
             if next_time is not None:

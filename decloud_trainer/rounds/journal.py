@@ -212,6 +212,15 @@ class Journal:
         ).fetchone()
         return None if found is None else float(found)
 
+    def active_ids(self, scope: RowKey) -> set[int]:
+        """Rounds that we take part in, or are about to."""
+        rows = self._db.execute(
+            "SELECT round_id FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
+            " AND is_open AND state NOT IN ('seen', 'skipped')",
+            _key_values(scope)[:3],
+        )
+        return {row["round_id"] for row in rows}
+
     def move(self, entry: Entry, state: State, reason: str, facts: Facts) -> Entry:
         """Put the row into a state; the event row says why. Due at once."""
         with self._transaction():

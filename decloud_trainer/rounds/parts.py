@@ -46,7 +46,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All that the steps work with."""
+    """All that the steps work with.
+
+    Attributes:
+        clock: unix seconds of the chain, which its deadlines are in.
+        to_local: from the chain's time to this machine's.
+    """
 
     chain: Chain
     sender: Sender
@@ -58,6 +63,7 @@ class Parts:
     models_dir: Path
     max_model_bytes: int
     clock: Callable[[], float]
+    to_local: Callable[[float], float]
     on_progress: Callable[[Progress], None]
 
 

@@ -127,7 +127,7 @@ async def train(parts: Parts, entry: Entry) -> Result:
             raise TrainingError(f"Dataset not found: {round.dataset} can't be trained here")
         facts = await prepare_round(parts, entry, round, key)
     deadline = round.submit_deadline - min(SUBMIT_MARGIN_S, left * SUBMIT_MARGIN_PART)
-    result = await train_round(parts, entry, facts, round, deadline)
+    result = await train_round(parts, entry, facts, round, parts.to_local(deadline))
     preview = result.get("preview") or {}
     folder = Path(result["folder"])
     facts = dataclasses.replace(

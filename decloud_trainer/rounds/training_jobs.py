@@ -31,17 +31,16 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
     Raises:
         TrainingError, UntrustedData: this round can't be trained here, ever.
     """
-    data = await run_job(parts, entry, "prepare", {"data": dict(parts.plan.data[data_key])})
-    model = model_path(parts, round.model_cid)
-    if not model.exists():
-        make_private_dir(model.parent)
-        await parts.pins.fetch(round.model_cid, model, max_bytes=parts.max_model_bytes)
-    spec = {"model": str(model), "max_bytes": parts.max_model_bytes}
+    preparing = asyncio.create_task(
+        run_job(parts, entry, "prepare", {"data": dict(parts.plan.data[data_key])})
+    )
+    inspecting = asyncio.create_task(_inspect(parts, entry, round))
     try:
-        report = await run_job(parts, entry, "inspect", spec)
-    except HostileFile:
-        model.unlink(missing_ok=True)
-        raise
+        # At once: the window to join can be seconds.
+        data, report = await asyncio.gather(preparing, inspecting)
+    finally:
+        preparing.cancel()
+        inspecting.cancel()
     if data["classes"] > report["classes"]:
         raise TrainingError(
             f"{data_key} has {data['classes']} classes, the model tells only "
@@ -59,10 +58,27 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
     )
 
 
+async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
+    model = model_path(parts, round.model_cid)
+    if not model.exists():
+        make_private_dir(model.parent)
+        await parts.pins.fetch(round.model_cid, model, max_bytes=parts.max_model_bytes)
+    spec = {"model": str(model), "max_bytes": parts.max_model_bytes}
+    try:
+        return await run_job(parts, entry, "inspect", spec)
+    except HostileFile:
+        model.unlink(missing_ok=True)
+        raise
+
+
 async def train_round(
     parts: Parts, entry: Entry, facts: Facts, round: Round, deadline: float
 ) -> dict[str, Any]:
-    """The result of the round's training, as the worker tells it, with its `folder`."""
+    """The result of the round's training, as the worker tells it, with its `folder`.
+
+    Args:
+        deadline: unix seconds by this machine's clock.
+    """
     spec = _train_spec(parts, facts, round, deadline)
     # Other wishes are another training: the spec's hash is part of the job's name.
     variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]

@@ -1,0 +1,146 @@
+"""How a running daemon, or a command that does one round's work, tells what happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decloud_trainer.cli.output import clock_time, print_json, sign
+from decloud_trainer.money import format_sol
+
+if TYPE_CHECKING:
+    from decloud_trainer.rounds.engine import Told
+    from decloud_trainer.rounds.parts import Progress
+
+SIGNS = {
+    "seen": "👀",
+    "watching": "🎯",
+    "fetched": "📥",
+    "joined": "✅",
+    "trained": "🔧",
+    "pinned": "📤",
+    "submitted": "🔗",
+    "claimable": "🏁",
+    "claimed": "💰",
+    "skipped": "💤",
+    "lost": "✗ ",
+    "failed": "❌",
+}
+# A pipe or a log gets a progress line at most this often per round; a terminal redraws one.
+LOG_EVERY_S = 15.0
+
+
+class Teller:
+    """Prints events as lines and progress as one line that is redrawn.
+
+    Args:
+        as_json: one JSON object per event, progress included.
+        quiet_skips: leave out rounds that are skipped, which on a busy network are most.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet_skips: bool = False) -> None:
+        self._as_json = as_json
+        self._quiet_skips = quiet_skips
+        self._drawn = 0
+        self._last_logged: dict[int, float] = {}
+
+    def event(self, told: Told) -> None:
+        entry = told.entry
+        if self._quiet_skips and entry.state.value == "skipped" and not told.problem:
+            return
+        if self._as_json:
+            print_json(event_json(told))
+            return
+        self._wipe()
+        mark = sign("⚠️ " if told.problem else SIGNS[entry.state.value] if told.moved else "⏳")
+        what = entry.state.value if told.moved else "waiting"
+        click.echo(
+            f"[{clock_time(told.at)}] {mark}round #{entry.key.round_id} "
+            f"{'problem' if told.problem else what}: {entry.reason}"
+        )
+
+    def progress(self, told: Progress, now: float) -> None:
+        if self._as_json:
+            print_json({"event": "progress", "round": told.round_id, **told.values})
+            return
+        line = f"           round #{told.round_id} {told.kind}: {progress_text(told.values)}"
+        if sys.stdout.isatty():
+            self._wipe()
+            click.echo(line, nl=False)
+            self._drawn = len(line)
+        elif now - self._last_logged.get(told.round_id, 0.0) >= LOG_EVERY_S:
+            self._last_logged[told.round_id] = now
+            click.echo(line)
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            click.echo("\r" + " " * self._drawn + "\r", nl=False)
+            self._drawn = 0
+
+
+def event_json(told: Told) -> dict[str, Any]:
+    entry = told.entry
+    return {
+        "event": "round",
+        "at": round(told.at, 3),
+        "round": entry.key.round_id,
+        "state": entry.state.value,
+        "moved": told.moved,
+        "problem": told.problem,
+        "reason": entry.reason,
+    }
+
+
+def progress_text(values: Mapping[str, Any]) -> str:
+    """``epoch 1/2, batch 30/43, loss 0.412, accuracy 88.1 %, 2,310 samples/s, 4 s left``."""
+    parts = []
+    if "epoch" in values and "epochs" in values:
+        parts.append(f"epoch {values['epoch']}/{values['epochs']}")
+    elif "stage" in values:
+        parts.append(str(values["stage"]))
+    if values.get("batch") is not None and values.get("batches"):
+        parts.append(f"batch {values['batch']}/{values['batches']}")
+    if values.get("loss") is not None:
+        parts.append(f"loss {values['loss']:.3f}")
+    if values.get("accuracy") is not None:
+        parts.append(f"accuracy {values['accuracy']:.1f} %")
+    if values.get("samples_per_s"):
+        parts.append(f"{values['samples_per_s']:,.0f} samples/s")
+    if values.get("eta_s") is not None:
+        parts.append(f"{values['eta_s']:.0f} s left")
+    return ", ".join(parts)
+
+
+def banner(
+    *, wallet: str, balance: int, network: str, generation: str, settings: Mapping[str, Any]
+) -> str:
+    """The daemon's first lines."""
+    rule = "═" * 63 if sign("x") else "=" * 63
+    datasets = ", ".join(settings["datasets"]) or "any trainable"
+    most = format_sol(settings["max_reward"]) if settings["max_reward"] else "unlimited"
+    rows = {
+        "Preset": settings["preset"] or "-",
+        "Datasets": datasets,
+        "Min reward": format_sol(settings["min_reward"]),
+        "Max reward": most,
+        "Max parallel": settings["max_parallel"],
+        "Epochs": settings["epochs"],
+        "Auto-train": settings["auto_train"],
+        "Auto-claim": settings["auto_claim"],
+    }
+    lines = [
+        rule,
+        f"  {sign('🤖')}DECLOUD Trainer Daemon",
+        rule,
+        f"  Wallet:  {wallet} ({format_sol(balance)})",
+        f"  Network: {network}",
+        f"  Program: {generation}",
+        "",
+        f"  {sign('⚙️ ')}Settings:",
+        *(f"     {name + ':':<13} {value}" for name, value in rows.items()),
+        rule,
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,32 @@
+"""Where log records go: a file that is kept small, and the terminal when asked."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import sys
+from pathlib import Path
+
+from decloud_trainer.files import log_dir, make_private_dir
+
+MAX_LOG_BYTES, KEPT_LOGS = 5_000_000, 3
+
+
+def start_logging(name: str, *, verbose: bool) -> Path:
+    """Log to ``NAME.log`` in the log folder (mode 0600), and to stderr: warnings, or all with
+    `verbose`. The file's path."""
+    path = make_private_dir(log_dir()) / f"{name}.log"
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    keeper = logging.handlers.RotatingFileHandler(
+        path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8"
+    )
+    keeper.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setLevel(logging.INFO if verbose else logging.WARNING)
+    screen.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    root = logging.getLogger("decloud_trainer")
+    root.setLevel(logging.INFO)
+    root.handlers = [keeper, screen]
+    root.propagate = False
+    return path

@@ -1,0 +1,109 @@
+"""The command ``decloud-trainer``: finds a command, runs it, turns failures into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from decloud_trainer import __version__
+from decloud_trainer.errors import DecloudError
+
+# name -> (module of cli/, short help). A module is imported when its command is used, so that
+# `--help` and `--version` stay instant.
+COMMANDS = {
+    "setup": ("setup", "Answer a few questions; everything is then ready for start."),
+    "start": ("start", "Run the daemon: find, join, train, submit, claim."),
+    "config": ("config", "Show and change settings."),
+    "list": ("rounds", "List the rounds on the network."),
+    "join": ("rounds", "Join one round by hand."),
+    "train": ("rounds", "Train and submit one joined round by hand."),
+    "claim": ("rounds", "Claim the reward of one completed round by hand."),
+    "status": ("rounds", "Show where a round stands, on chain and here."),
+    "localnet": ("localnet", "Run a complete local DECLOUD network on this machine."),
+    "demo": ("demo", "Watch a whole round earn its reward on a local network."),
+}
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    it failed for an expected reason, which is said
+  2    wrong usage or configuration
+  3    unexpected failure (a defect of this program)
+  4    corrupted data found
+  130  interrupted
+"""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        loaded = importlib.import_module(f"decloud_trainer.cli.{module}")
+        command = getattr(loaded, "list_rounds" if cmd_name == "list" else cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.option("--keypair", type=click.Path(), help="Keypair file to use instead of the settings'.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more, and show where an error came from.")
+@click.version_option(__version__, prog_name="decloud-trainer")
+@click.pass_context
+def cli(ctx: click.Context, keypair: str | None, verbose: bool) -> None:
+    """Earn rewards on the DECLOUD network by training models on this machine.
+
+    \b
+    Example, with a complete network on this machine and no real money:
+      decloud-trainer demo
+    """
+    ctx.obj = {"keypair": keypair, "verbose": verbose}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line; its exit code."""
+    verbose = any(word in ("-v", "--verbose") for word in (args or sys.argv[1:]))
+    try:
+        outcome = cli.main(args=args, prog_name="decloud-trainer", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `decloud-trainer list | head`.
+        sys.stderr.close()
+        return 0
+    except DecloudError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort of the whole program
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"unexpected error: {type(error).__name__}: {error}", err=True)
+        if not verbose:
+            click.echo("hint: this is a defect; --verbose shows where it happened", err=True)
+        return 3
+    return outcome if isinstance(outcome, int) else 0

@@ -1,0 +1,65 @@
+"""How commands print: JSON for scripts, text for people, signs only where they can be shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def print_json(value: Any) -> None:
+    """One line, keys in the given order."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def shows_signs() -> bool:
+    """Whether standard output is a terminal that can show emoji."""
+    encoding = (getattr(sys.stdout, "encoding", "") or "").lower()
+    return sys.stdout.isatty() and encoding.replace("-", "") == "utf8"
+
+
+def sign(emoji: str, plain: str = "") -> str:
+    """An emoji with a space behind it, or the plain text where emoji can't be shown."""
+    return f"{emoji} " if shows_signs() else plain
+
+
+def time_left(deadline: int, now: float) -> str:
+    """``12m 5s``, ``3h 20m``, ``passed``; ``-`` for a deadline that isn't set."""
+    if not deadline:
+        return "-"
+    left = int(deadline - now)
+    if left <= 0:
+        return "passed"
+    if left < 3600:
+        return f"{left // 60}m {left % 60}s" if left >= 60 else f"{left}s"
+    hours = left // 3600
+    return f"{hours // 24}d {hours % 24}h" if hours >= 48 else f"{hours}h {left % 3600 // 60}m"
+
+
+def clock_time(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people; plain text when it isn't going to a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    # A pipe has no width: never fold what a script or a log may read.
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def print_pairs(pairs: Mapping[str, str]) -> None:
+    """Aligned ``name: value`` lines."""
+    width = max(map(len, pairs), default=0) + 1
+    for name, value in pairs.items():
+        click.echo(f"{name + ':':<{width}} {value}")

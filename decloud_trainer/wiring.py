@@ -1,0 +1,384 @@
+"""Builds the real parts from the settings. Only this module and the commands know them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decloud_trainer.config import Settings
+from decloud_trainer.errors import AlreadyRunning, SettingsError
+from decloud_trainer.files import cache_dir, home_dir, single_instance, wallet_locks_dir
+from decloud_trainer.names import dataset_key
+
+if TYPE_CHECKING:
+    from decloud_trainer.chain.client import SolanaChain
+    from decloud_trainer.chain.wallet import Wallet
+    from decloud_trainer.ipfs.pins import PinService
+    from decloud_trainer.localnet.options import Endpoints
+    from decloud_trainer.rounds.daemon import Scope
+    from decloud_trainer.rounds.engine import Engine, Told
+    from decloud_trainer.rounds.parts import Progress, TrainingPlan
+    from decloud_trainer.rounds.policy import Terms
+    from decloud_trainer.rounds.ports import Pins, Watch
+
+PUBLIC_GATEWAYS = (
+    "https://ipfs.io",
+    "https://gateway.pinata.cloud",
+    "https://dweb.link",
+    "https://w3s.link",
+)
+PINATA_API = "https://api.pinata.cloud"
+PINATA_UPLOADS = "https://uploads.pinata.cloud"
+LOCAL_PINS = "http://127.0.0.1:8901"
+# The local network's own, published credentials; see localnet/pin_server.py.
+LOCAL_JWT = "localnet-jwt"
+
+# The scoring side computes base + scale * gradient.
+CONVENTIONS = {"descent-0.1": -0.1, "delta": 1.0}
+V1_CONVENTION = "descent-0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Where everything outside is: the settings, or the network's own where they are empty."""
+
+    rpc_url: str
+    ws_url: str
+    gateways: tuple[str, ...]
+    pin_api_url: str
+    pin_upload_url: str
+    local_jwt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Everything a daemon, or a command in its place, works with.
+
+    Attributes:
+        followed: ids of the rounds we are in; the daemon keeps it, the watch reads it.
+        generation: the program's generation, in words.
+    """
+
+    settings: Settings
+    wallet: Wallet
+    chain: SolanaChain
+    engine: Engine
+    watch: Watch
+    followed: set[int]
+    scope: Scope
+    generation: str
+
+
+def journal_path() -> Path:
+    return home_dir() / "journal.sqlite"
+
+
+def running_localnet() -> Endpoints | None:
+    """The endpoints of the local network that this home started, if one is running."""
+    from decloud_trainer.localnet.options import Endpoints
+
+    path = home_dir() / "localnet.json"
+    return Endpoints.load(path) if path.exists() else None
+
+
+def services(settings: Settings) -> Services:
+    from decloud_trainer.chain.rpc import NETWORKS
+
+    network = NETWORKS[settings.network]
+    rpc_url, ws_url = network.rpc_url, network.ws_url
+    gateways: tuple[str, ...] = PUBLIC_GATEWAYS
+    api, uploads, jwt = PINATA_API, PINATA_UPLOADS, ""
+    if settings.network == "localnet":
+        gateways, api, uploads, jwt = (LOCAL_PINS,), LOCAL_PINS, LOCAL_PINS, LOCAL_JWT
+        if (local := running_localnet()) is not None:
+            rpc_url, ws_url = local.rpc_url, local.ws_url
+            gateways, jwt = (local.gateway_url,), local.pin_jwt
+            api, uploads = local.pin_api_url, local.pin_upload_url
+    if settings.rpc_url:
+        rpc_url = settings.rpc_url
+        ws_url = settings.ws_url or _websocket_of(settings.rpc_url)
+    return Services(
+        rpc_url=rpc_url,
+        ws_url=settings.ws_url or ws_url,
+        gateways=settings.gateways or gateways,
+        pin_api_url=settings.pinata_api_url or api,
+        pin_upload_url=settings.pinata_upload_url or uploads,
+        local_jwt=jwt,
+    )
+
+
+def _websocket_of(rpc_url: str) -> str:
+    """Where a node that serves this RPC URL has its WebSocket, by Solana's custom: the same
+    place on hosted endpoints, the port + 1 where the URL names a port."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(rpc_url)
+    scheme = "wss" if parts.scheme == "https" else "ws"
+    host = parts.netloc
+    if parts.port is not None:
+        host = f"{host.rpartition(':')[0]}:{parts.port + 1}"
+    return parts._replace(scheme=scheme, netloc=host).geturl()
+
+
+def wallet_of(settings: Settings, keypair: str | None) -> Wallet:
+    """The wallet that signs; a WalletError says where none was found."""
+    from decloud_trainer.chain.wallet import load_wallet
+
+    return load_wallet(
+        keypair_option=Path(keypair) if keypair else None,
+        environ=os.environ,
+        private_key=settings.private_key,
+        keypair_path=settings.keypair_path,
+    )
+
+
+def pins_of(settings: Settings) -> Pins:
+    from decloud_trainer.ipfs.gateways import Gateways
+    from decloud_trainer.ipfs.pins import IpfsPins
+
+    return IpfsPins(Gateways(services(settings).gateways), pin_service_of(settings))
+
+
+def pin_service_of(settings: Settings) -> PinService | None:
+    """The pin service by the credentials there are; None without any."""
+    from decloud_trainer.ipfs.pinning import PinataLegacy, PinataV3
+
+    where = services(settings)
+    if settings.pinata_jwt:
+        return PinataV3(
+            settings.pinata_jwt, api_url=where.pin_api_url, upload_url=where.pin_upload_url
+        )
+    if settings.pinata_api_key and settings.pinata_secret_key:
+        return PinataLegacy(
+            settings.pinata_api_key, settings.pinata_secret_key, api_url=where.pin_api_url
+        )
+    if where.local_jwt:
+        return PinataV3(where.local_jwt, api_url=where.pin_api_url, upload_url=where.pin_upload_url)
+    return None
+
+
+def data_specs(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Dataset key -> data spec of the training core, for all that can be trained here."""
+    from decloud_trainer.training.datasets import CLASSES
+
+    data_dir = str(cache_dir() / "datasets")
+    paths = {
+        dataset_key(name): str(Path(path).expanduser().resolve())
+        for name, path in settings.dataset_paths.items()
+    }
+    return {
+        key: {"name": key, "path": paths.get(key), "data_dir": data_dir}
+        for key in sorted({*CLASSES, *paths})
+    }
+
+
+def describe_data_folder(path: str) -> str:
+    """What a dataset folder holds, in words; DatasetUnavailable if nothing we can read."""
+    from decloud_trainer.training.datasets import find_format
+
+    found = find_format(Path(path).expanduser())
+    return (
+        f"{found.format} format, {found.train:,} training and {found.test:,} test samples of "
+        f"{found.side}x{found.side}, {found.classes} classes"
+    )
+
+
+def terms_of(settings: Settings) -> Terms:
+    from decloud_trainer.rounds.policy import Terms
+
+    return Terms(
+        datasets=frozenset(settings.datasets),
+        min_reward_lamports=settings.min_reward_lamports,
+        max_reward_lamports=settings.max_reward_lamports,
+        max_concurrent_rounds=settings.max_concurrent_rounds,
+        trainable=frozenset(data_specs(settings)),
+        trained_on=settings.dataset_mappings,
+        submit_only_if_improved=settings.submit_only_if_improved,
+        auto_train=settings.auto_train,
+        auto_claim=settings.auto_claim,
+        expected_training_window_s=settings.expected_training_window,
+    )
+
+
+def plan_of(settings: Settings) -> TrainingPlan:
+    from decloud_trainer.rounds.parts import TrainingPlan
+
+    convention = V1_CONVENTION if settings.convention == "auto" else settings.convention
+    return TrainingPlan(
+        data=data_specs(settings),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        max_batches=settings.max_batches,
+        seed=settings.seed,
+        device=settings.device,
+        threads=settings.threads,
+        apply_scale=CONVENTIONS[convention],
+        dtype=settings.gradient_dtype,
+    )
+
+
+def program_of(settings: Settings) -> Any:
+    """The program's address (solders Pubkey)."""
+    from solders.pubkey import Pubkey
+
+    from decloud_trainer.chain import v1
+
+    if not settings.program_id:
+        return v1.PROGRAM_ID
+    try:
+        return Pubkey.from_string(settings.program_id)
+    except ValueError as error:
+        raise SettingsError(
+            f"program_id {settings.program_id!r} is not a Solana address",
+            hint="`decloud-trainer config --set program_id=` goes back to the DECLOUD program",
+        ) from error
+
+
+@contextlib.asynccontextmanager
+async def open_chain(
+    settings: Settings, pubkey: str | None
+) -> AsyncIterator[tuple[SolanaChain, float]]:
+    """For reading alone, with the chain's time (unix seconds). Without a wallet there are no own
+    submissions to be found."""
+    from decloud_trainer.chain.client import SolanaChain
+    from decloud_trainer.chain.clock import ChainClock
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.chain.v1 import SYSTEM_PROGRAM
+
+    async with Rpc(services(settings).rpc_url) as rpc:
+        clock = ChainClock(rpc)
+        await clock.refresh()
+        chain = SolanaChain(rpc, pubkey or str(SYSTEM_PROGRAM), program=program_of(settings))
+        yield chain, clock.now()
+
+
+@contextlib.contextmanager
+def the_only_one(wallet: str) -> Iterator[None]:
+    """Hold this home, and on this machine this wallet; AlreadyRunning otherwise.
+
+    Two daemons on one wallet would pay for each round's rent and training twice over."""
+    with (
+        single_instance(home_dir() / "daemon.lock", "a decloud-trainer with this home"),
+        single_instance(
+            wallet_locks_dir() / f"{wallet}.lock", f"a decloud-trainer with the wallet {wallet}"
+        ),
+    ):
+        yield
+
+
+def home_is_held() -> bool:
+    """Whether a daemon, or a command in its place, is at work in this home."""
+    try:
+        with single_instance(home_dir() / "daemon.lock", ""):
+            return False
+    except AlreadyRunning:
+        return True
+
+
+async def scope_of(settings: Settings, keypair: str | None) -> Scope:
+    """What the journal's rows of this wallet, program and network have in common."""
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.rounds.daemon import Scope
+
+    wallet = wallet_of(settings, keypair)
+    async with Rpc(services(settings).rpc_url) as rpc:
+        return Scope(await rpc.genesis_hash(), str(program_of(settings)), wallet.pubkey)
+
+
+@contextlib.asynccontextmanager
+async def open_trainer(
+    settings: Settings,
+    keypair: str | None,
+    *,
+    on_event: Callable[[Told], None],
+    on_progress: Callable[[Progress], None],
+    worker: tuple[str, ...] | None = None,
+) -> AsyncIterator[Trainer]:
+    """The whole trainer, holding the home's and the wallet's lock.
+
+    Args:
+        worker: the command of training children, if not the real one.
+
+    Raises:
+        AlreadyRunning: a daemon is at work.
+    """
+    from decloud_trainer.chain import lifecycle
+    from decloud_trainer.chain.client import SolanaChain
+    from decloud_trainer.chain.clock import ChainClock
+    from decloud_trainer.chain.generation import Generation
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.chain.sending import SolanaSender
+    from decloud_trainer.chain.watch import RoundWatch, WatchPace
+    from decloud_trainer.jobs.attempt import Limits
+    from decloud_trainer.jobs.store import JobStore
+    from decloud_trainer.jobs.supervisor import TRAINING_WORKER, Supervisor
+    from decloud_trainer.rounds.daemon import Scope
+    from decloud_trainer.rounds.engine import Engine
+    from decloud_trainer.rounds.journal import JournalThread
+    from decloud_trainer.rounds.parts import Parts
+
+    wallet = wallet_of(settings, keypair)
+    program = program_of(settings)
+    where = services(settings)
+    home = home_dir()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(the_only_one(wallet.pubkey))
+        rpc = await stack.enter_async_context(Rpc(where.rpc_url))
+        clock = ChainClock(rpc)
+        await clock.refresh()
+        stack.callback(asyncio.create_task(clock.keep_refreshing()).cancel)
+        scope = Scope(await rpc.genesis_hash(), str(program), wallet.pubkey)
+        journal = JournalThread(journal_path(), clock=clock.now)
+        stack.callback(journal.close)
+        jobs = await stack.enter_async_context(
+            Supervisor(
+                JobStore(home / "jobs.sqlite", home / "jobs"),
+                worker or TRAINING_WORKER,
+                limits=Limits(max_parallel=settings.max_concurrent_rounds),
+            )
+        )
+        chain = SolanaChain(rpc, wallet.pubkey, program=program)
+        generation = Generation(
+            rpc,
+            wallet.pubkey,
+            setting=settings.generation,
+            program=program,
+            referrer=settings.referrer or None,
+        )
+        parts = Parts(
+            chain=chain,
+            sender=SolanaSender(rpc, wallet, generation, program=program),
+            pins=pins_of(settings),
+            jobs=jobs,
+            journal=journal,
+            terms=terms_of(settings),
+            plan=plan_of(settings),
+            models_dir=cache_dir() / "models",
+            max_model_bytes=settings.max_model_mb * 1_000_000,
+            clock=clock.now,
+            to_local=clock.to_local,
+            on_progress=on_progress,
+        )
+        followed: set[int] = set()
+        yield Trainer(
+            settings=settings,
+            wallet=wallet,
+            chain=chain,
+            engine=Engine(parts, lifecycle.V1, on_event),
+            watch=RoundWatch(
+                chain,
+                where.ws_url,
+                program=program,
+                follow=lambda: tuple(followed),
+                pace=WatchPace(poll_interval_s=settings.poll_interval),
+            ),
+            followed=followed,
+            scope=scope,
+            generation=await generation.describe(),
+        )
