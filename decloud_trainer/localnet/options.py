@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import SettingsError
-from decloud_trainer.localnet.actors.datasets import check_data, on_chain_name
+from decloud_trainer.localnet.actors.datasets import check_data
 from decloud_trainer.localnet.program.image import FILES, Params
 
 COMPETITORS = ("good", "lazy", "hostile")
@@ -74,7 +74,6 @@ class LocalOptions:
         for name in ("interval_s", "join_grace_s"):
             _check_range(name, getattr(self, name), 0, 10**6)
         _check_range("poll_s", self.poll_s, 0.05, 3600)
-        on_chain_name(self.dataset)
         check_data(self.dataset, self.data)
         for name in self.competitors:
             if name not in COMPETITORS or self.competitors.count(name) > 1:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from decloud_trainer.errors import DecloudError, NetworkError
+from decloud_trainer.errors import DecloudError
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,9 @@ def patiently(action: Callable[[], Outcome]) -> Outcome:
     while True:
         try:
             return action()
-        except NetworkError as error:
+        except DecloudError as error:
+            if not error.retryable:
+                raise
             log.warning("%s: %s", type(error).__name__, error)
         time.sleep(1.0)
 

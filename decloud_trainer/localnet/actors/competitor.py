@@ -21,7 +21,7 @@ from decloud_trainer.errors import ChainError, DatasetUnavailable
 from decloud_trainer.localnet.actors.actor_chain import ActorChain
 from decloud_trainer.localnet.actors.child import Report, Settings, patiently, repeat, start
 from decloud_trainer.localnet.actors.content import Content
-from decloud_trainer.localnet.actors.datasets import data_folder
+from decloud_trainer.localnet.actors.datasets import IMAGES, data_folder, find_idx
 from decloud_trainer.localnet.actors.keys import actor_key
 from decloud_trainer.rounds.model import Round, RoundStatus, Submission
 
@@ -77,7 +77,8 @@ class Competitor:
     def _attend(self, found: Round, own: Submission | None, now: int) -> None:
         if found.status is RoundStatus.WAITING_TRAINERS and own is None:
             if now <= found.join_deadline:
-                data_folder(self.state, found.dataset.key)  # no joining without data
+                # No joining without data: a joined trainer that never submits holds all up.
+                find_idx(data_folder(self.state, found.dataset.key), "train", IMAGES)
                 self.fund()
                 self.chain.send(v1.join_round(found.id, self.chain.pubkey))
                 self._tell("joined", found)

@@ -7,6 +7,7 @@ can say where its data is, and the validator and the competitors find it at thei
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 from decloud_trainer import data
@@ -20,6 +21,10 @@ ON_CHAIN = {"digits": "Custom", "mnist": "Mnist", "fashionmnist": "FashionMnist"
 DIGITS = Path(data.__file__).parent / "digits"
 """The handwritten digits that ship with the package."""
 
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+# Where torchvision keeps its downloads below the folder that it was given.
+_PLACES = (".", "raw", "MNIST/raw", "FashionMNIST/raw")
+_PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 _FILE = "datasets.json"
 
 
@@ -41,15 +46,19 @@ def check_data(name: str, folder: Path | None) -> None:
     """Only `digits` ships with the package; the others need a folder with their IDX files.
 
     Raises:
-        SettingsError: no folder where one is needed, or none there.
+        SettingsError: unknown data, no folder where one is needed, or no held-out split in it.
     """
-    if folder is None and dataset_key(name) != "digits":
+    if folder is None and on_chain_name(name) != "Custom":
         raise SettingsError(
             f"rounds about {name} need the folder of its data",
             hint="give --data PATH, the folder with the four IDX files",
         )
-    if folder is not None and not folder.is_dir():
-        raise SettingsError(f"{folder} is no folder", hint="give the folder with the IDX files")
+    if folder is not None:
+        try:
+            for kind in (IMAGES, LABELS):
+                find_idx(folder, "test", kind)
+        except DatasetUnavailable as error:
+            raise SettingsError(error.message, hint=error.hint) from error
 
 
 def remember_data(state: Path, name: str, folder: Path) -> None:
@@ -71,6 +80,23 @@ def data_folder(state: Path, key: str) -> Path:
     if key == "custom":
         return DIGITS
     raise DatasetUnavailable(f"this local network has no data for {key} rounds")
+
+
+def find_idx(folder: Path, split: str, kind: str) -> Path:
+    """An IDX file of the ``train`` or ``test`` split, plain or gzipped, flat or as torchvision
+    puts it.
+
+    Raises:
+        DatasetUnavailable: there is none.
+    """
+    for place, prefix, suffix in product(_PLACES, _PREFIXES[split], ("", ".gz")):
+        path = folder / place / f"{prefix}-{kind}{suffix}"
+        if path.is_file():
+            return path
+    raise DatasetUnavailable(
+        f"no {split} {kind} in {folder}",
+        hint="give the folder that holds the four IDX files (train-images-idx3-ubyte.gz, ...)",
+    )
 
 
 def _known(state: Path) -> dict[str, str]:

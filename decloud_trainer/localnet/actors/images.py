@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.localnet.actors.datasets import IMAGES, LABELS, find_idx
 
 BATCH = 64
-# Where torchvision keeps its downloads below the folder that it was given.
-FOLDERS = (".", "raw", "MNIST/raw", "FashionMNIST/raw")
-PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 
 # What the network's validator does to a grey image.
 TRANSFORM = transforms.Compose(
@@ -46,8 +43,8 @@ class IdxImages(Dataset[Any]):
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        self.images = read_idx(_find(folder, split, "images-idx3-ubyte"), dimensions=3)
-        self.labels = read_idx(_find(folder, split, "labels-idx1-ubyte"), dimensions=1)
+        self.images = read_idx(find_idx(folder, split, IMAGES), dimensions=3)
+        self.labels = read_idx(find_idx(folder, split, LABELS), dimensions=1)
         if len(self.images) != len(self.labels):
             raise DatasetUnavailable(
                 f"{folder}: {len(self.images)} {split} images but {len(self.labels)} labels"
@@ -79,20 +76,3 @@ def read_idx(path: Path, *, dimensions: int) -> np.ndarray[tuple[int, ...], np.d
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
     except (OSError, EOFError, ValueError, struct.error) as error:
         raise DatasetUnavailable(f"{path} is not an IDX file of bytes: {error}") from error
-
-
-def _find(folder: Path, split: str, kind: str) -> Path:
-    for path in _candidates(folder, split, kind):
-        if path.is_file():
-            return path
-    raise DatasetUnavailable(
-        f"no {split} {kind} in {folder}",
-        hint="give the folder that holds the four IDX files (train-images-idx3-ubyte.gz, ...)",
-    )
-
-
-def _candidates(folder: Path, split: str, kind: str) -> Iterator[Path]:
-    for place in FOLDERS:
-        for prefix in PREFIXES[split]:
-            for suffix in ("", ".gz"):
-                yield folder / place / f"{prefix}-{kind}{suffix}"
