@@ -136,14 +136,11 @@ class Outcome:
 
 
 def read_event(data: bytes, layouts: dict[str, str]) -> tuple[Any, ...]:
-    for name, layout in layouts.items():
-        if data[:8] == sha256(f"event:{name}".encode()).digest()[:8]:
-            break
-    else:
-        raise AssertionError(f"unknown event {data[:8].hex()}")
+    names = {sha256(f"event:{name}".encode()).digest()[:8]: name for name in layouts}
+    name = names[data[:8]]
     fields: list[Any] = []
     at = 8
-    for kind in layout:
+    for kind in layouts[name]:
         if kind == "K":
             fields.append(Pubkey.from_bytes(data[at : at + 32]))
             at += 32

@@ -52,6 +52,7 @@ SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 PAIR = struct.Struct("<QQ")  # a relocation without addend, and an entry of .dynamic
 SEGMENTS = 3
+MAX_ALIGN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +102,18 @@ def link(obj: bytes) -> bytes:
     """The loadable program for one object of `clang -target bpf -c`; equal input, equal output.
 
     Raises:
-        DecloudError: not such an object, or it has writable data, an unknown section, symbol or
-            relocation, or no entry point.
+        DecloudError: not such an object or a damaged one, or it has writable data, an unknown
+            section, symbol or relocation, or no entry point.
     """
-    sections = _sections(obj)
-    symbols = _symbols(sections)
-    image = _place(sections, symbols)
-    for relocation in _relocations(sections, symbols):
-        _relocate(image, relocation, sections)
-    return _write(image)
+    try:
+        sections = _sections(obj)
+        symbols = _symbols(sections)
+        image = _place(sections, symbols)
+        for relocation in _relocations(sections, symbols):
+            _relocate(image, relocation, sections)
+        return _write(image)
+    except (IndexError, struct.error) as error:
+        raise DecloudError(f"the object's tables contradict each other: {error}") from error
 
 
 def _sections(obj: bytes) -> list[Section]:
@@ -179,6 +183,8 @@ def _relocations(sections: list[Section], symbols: list[Symbol]) -> list[Relocat
             continue
         for offset, info in PAIR.iter_unpack(section.data):
             symbol = symbols[info >> 32]
+            if offset + 8 > len(sections[section.info].data):
+                raise DecloudError(f"{section.name} changes a place outside of its section")
             found.append(Relocation(section.info, offset, info & 0xFFFFFFFF, symbol))
     return found
 
@@ -194,12 +200,14 @@ def _place(sections: list[Section], symbols: list[Symbol]) -> Image:
     addresses = {code[0]: start}
     for index, section in enumerate(sections):
         if section.flags & SHF_ALLOC and _is_rodata(section.name):
+            if section.align > MAX_ALIGN:
+                raise DecloudError(f"section {section.name} wants an alignment of {section.align}")
             _pad(content, start, max(section.align, 8))
             addresses[index] = start + len(content)
             content += section.data
     _pad(content, start, 8)
     entries = [s for s in symbols if s.name == ENTRY and s.section == code[0]]
-    if len(entries) != 1:
+    if len(entries) != 1 or entries[0].value >= text_size:
         raise DecloudError(f"the object defines no function {ENTRY}")
     return Image(start, content, text_size, start + entries[0].value, addresses)
 
