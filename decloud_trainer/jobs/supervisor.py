@@ -22,7 +22,7 @@ from decloud_trainer.errors import DecloudError
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.jobs.attempt import Attempt, Limits, Verdict, failed, out_of_time
 from decloud_trainer.jobs.child import Child, WorkerLog, child_environment, end_leftover
-from decloud_trainer.jobs.model import KINDS, Job, JobState, Wish, check_job_id
+from decloud_trainer.jobs.model import KINDS, ChildId, Job, JobState, Wish, check_job_id
 from decloud_trainer.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ TRAINING_WORKER = (sys.executable, "-P", "-m", "decloud_trainer.training.worker"
 SCRIPTED_WORKER = (sys.executable, "-P", "-m", "decloud_trainer.jobs.scripted")
 
 _LONGEST_NAP_S = 60.0
+_CLOSED = "the supervision of jobs is closed; jobs go on at the next start"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -173,7 +174,11 @@ class Supervisor:
     async def _db(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Everything that touches SQLite runs on the one thread, in the order of the calls."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+        try:
+            future = loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+        except RuntimeError as error:  # the thread has gone home
+            raise DecloudError(_CLOSED) from error
+        return await future
 
     def _check_open(self) -> None:
         if self._broken is not None:
@@ -182,7 +187,7 @@ class Supervisor:
                 hint="the log has the details; start the program again",
             ) from self._broken
         if not self._is_open:
-            raise DecloudError("the supervision of jobs is closed; jobs go on at the next start")
+            raise DecloudError(_CLOSED)
 
     async def _find(self, job_id: str) -> _Live:
         self._check_open()
@@ -264,8 +269,8 @@ class Supervisor:
         if job.kill_after is not None and self._now() >= job.kill_after:
             return out_of_time(job)
         if job.attempts >= self._limits.max_attempts:
-            # It was running when the program died, each time: it may well be the reason.
-            what = f"the program died in each of the {job.attempts} attempts"
+            # Only a job that was running when the program died comes here: it may be the reason.
+            what = f"the program died during attempt {job.attempts} of {self._limits.max_attempts}"
             return failed(
                 what, hint="see the system's log; was it short of memory?", may_retry=False
             )
@@ -287,33 +292,39 @@ class Supervisor:
 
     async def _attempt(self, live: _Live) -> Verdict:
         job = live.job
-        worker_log: WorkerLog | None = None
         try:
             make_private_dir(job.folder)
             worker_log = WorkerLog(job.folder / "worker.log")
-            child = Child(worker_log, functools.partial(self._progress, live))
+        except (OSError, DecloudError) as error:
+            return failed(f"can't use the job's folder: {error}", may_retry=True)
+        child = Child(worker_log, functools.partial(self._progress, live))
+        try:
             environment = child_environment(job.kind, os.environ)
             try:
                 identity = await child.start(self._worker, job.folder, environment)
             except OSError as error:
                 return failed(f"can't start a worker: {error}", may_retry=True)
             log.info("job %s: attempt %d is process %d", job.id, job.attempts, identity.pid)
-            attempt = live.attempt = Attempt(job, child, self._limits, self._now)
-            try:
-                await self._db(self._store.keep_child, job.id, self._owner, identity)
-                attempt.begin()
-                attempt.tell(live.job.wish)
-                if not self._is_open:
-                    attempt.interrupt()
-                while not await attempt.look():
-                    await self._renew(live)
-            finally:
-                await attempt.end()
-                live.attempt = None
-            return attempt.verdict()
+            return await self._oversee(live, child, identity)
         finally:
-            if worker_log is not None:
-                worker_log.close()
+            worker_log.close()
+
+    async def _oversee(self, live: _Live, child: Child, identity: ChildId) -> Verdict:
+        """Give the child its work and stay with it to its end, and its group's."""
+        job = live.job
+        attempt = live.attempt = Attempt(job, child, self._limits, self._now)
+        try:
+            await self._db(self._store.keep_child, job.id, self._owner, identity)
+            attempt.begin()
+            attempt.tell(live.job.wish)
+            if not self._is_open:
+                attempt.interrupt()
+            while not await attempt.look():
+                await self._renew(live)
+        finally:
+            await attempt.end()
+            live.attempt = None
+        return attempt.verdict()
 
     def _progress(self, live: _Live, progress: Mapping[str, Any]) -> None:
         live.become(replace(live.job, progress=progress))

@@ -249,6 +249,20 @@ async def test_a_worker_that_can_not_be_started_fails_the_job(supervise: Start) 
     assert "can't start a worker" in job.error.message
 
 
+async def test_a_folder_that_can_not_be_made_fails_its_job_alone(
+    supervise: Start, tmp_path: Path
+) -> None:
+    """Something in the folder's place is that job's trouble; the others go on."""
+    async with supervise() as supervisor:
+        (tmp_path / "jobs" / "a").write_text("in the way")
+        await supervisor.submit("a", "train", script())
+        await supervisor.submit("b", "train", script())
+        first, second = [await asyncio.wait_for(supervisor.wait(name), 5) for name in "ab"]
+    assert (first.state, second.state) == (JobState.FAILED, JobState.DONE)
+    assert first.error is not None
+    assert "can't use the job's folder" in first.error.message
+
+
 async def test_parallel_trainings_are_limited_and_small_jobs_pass(supervise: Start) -> None:
     """Never more trainings than slots; an inspection doesn't wait behind them."""
     most = 0
@@ -279,7 +293,7 @@ async def test_parallel_trainings_are_limited_and_small_jobs_pass(supervise: Sta
 async def test_a_hard_limit_ends_a_job_that_has_none(supervise: Start) -> None:
     """`kill_after` ends a running job, and a waiting one without starting it."""
     async with supervise() as supervisor:
-        limit = time.time() + 0.4
+        limit = time.time() + 0.8
         await supervisor.submit("a", "train", script(seconds=30), kill_after=limit)
         await supervisor.submit("b", "train", script(), kill_after=limit - 0.2)
         waiting, running = await asyncio.wait_for(
@@ -345,9 +359,10 @@ async def test_progress_is_no_storm_on_the_disk(
         "    time.sleep(0.0003)\n"
         """print('{"event":"result","result":{}}')"""
     )
+    started = time.monotonic()
     job = await run(supervise(worker, progress_s=0.3), "inspect")
     assert job.progress == {"batch": 1999}
-    assert 1 <= writes <= 6
+    assert 1 <= writes <= (time.monotonic() - started) / 0.3 + 1
 
 
 async def test_a_broken_store_is_told_to_who_waits(
