@@ -6,8 +6,6 @@ every account and every event, each with several random values. Prints a summary
 the first disagreement.
 """
 
-# ruff: noqa: T201 - a script speaks to its terminal
-
 from __future__ import annotations
 
 import random
