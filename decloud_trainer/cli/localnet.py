@@ -62,6 +62,12 @@ class _WholeSpan(_Span):
 
 SOL, SPAN, WHOLE_SPAN = _Sol(), _Span(), _WholeSpan()
 FOLDER = click.Path(file_okay=False, path_type=Path)
+CODES = """\b
+Exit codes:
+  0  done
+  1  the network doesn't answer, or its program refuses
+  2  wrong usage, or no network is running
+"""
 RPC_URL = click.option(
     "--rpc-url", metavar="URL", help="Of a network that this home's `up` didn't start."
 )
@@ -92,29 +98,41 @@ Exit codes:
 
 
 @localnet.command(epilog=UP_EPILOG)
-@click.option(
-    "--rpc-port", default=8899, show_default=True, help="WebSocket: the next one; 0: any."
-)
-@click.option("--pin-port", default=8901, show_default=True, help="Pins and gateway; 0: any.")
+@click.option("--rpc-port", default=8899, show_default=True, help="0: any free one; WebSocket: +1.")
+@click.option("--pin-port", default=8901, show_default=True, help="0: any free one.")
 @click.option("--generation", default="v1.2", show_default=True, help="The program: v1.0 or v1.2.")
-@click.option("--rounds", default=1, show_default=True, help="How many the creator posts.")
-@click.option("--every", type=SPAN, default="0", help="Time between the rounds; all at once.")
-@click.option("--reward", type=SOL, default="0.1", show_default=True, help="Of each round.")
+@click.option("--rounds", default=1, show_default=True, help="Rounds to post.")
+@click.option("--every", type=SPAN, default="0", help="Time between rounds (0: all at once).")
+@click.option("--reward", type=SOL, default="0.1", show_default=True, help="Reward of each round.")
 @click.option("--dataset", type=click.Choice(DATASETS), default="digits", show_default=True)
 @click.option("--data", type=FOLDER, help="Folder with the dataset's IDX files.")
 @click.option(
     "--competitors", default="good", show_default=True, help="Some of good,lazy,hostile; or none."
 )
-@click.option("--min-trainers", default=1, show_default=True, help="The validator waits for them.")
-@click.option("--join-grace", type=SPAN, default="0", help="And then so long for more of them.")
+@click.option("--min-trainers", default=1, show_default=True, help="Training starts with them.")
+@click.option("--join-grace", type=SPAN, default="0", help="And so long after them.")
 @click.option(
-    "--validator-s", type=WHOLE_SPAN, default="1h", show_default=True, help="To be taken."
+    "--validator-s",
+    type=WHOLE_SPAN,
+    default="1h",
+    show_default=True,
+    help="A validator's time to take a round.",
 )
-@click.option("--join-s", type=WHOLE_SPAN, default="10m", show_default=True, help="To join.")
-@click.option("--submit-s", type=WHOLE_SPAN, default="1h", show_default=True, help="To submit.")
-@click.option("--validation-s", type=WHOLE_SPAN, default="1h", show_default=True, help="To score.")
-@click.option("--slot-ms", default=400, show_default=True, help="Length of a slot.")
-@click.option("--seed", default=0, show_default=True, help="Of the competitors' training.")
+@click.option(
+    "--join-s", type=WHOLE_SPAN, default="10m", show_default=True, help="Trainers' time to join."
+)
+@click.option(
+    "--submit-s", type=WHOLE_SPAN, default="1h", show_default=True, help="Trainers' time to submit."
+)
+@click.option(
+    "--validation-s",
+    type=WHOLE_SPAN,
+    default="1h",
+    show_default=True,
+    help="The validator's time to score.",
+)
+@click.option("--slot-ms", default=400, show_default=True, help="Length of a slot in ms.")
+@click.option("--seed", default=0, show_default=True, help="Of the competitors.")
 @click.option("--state", type=FOLDER, help="Folder that keeps the network over restarts.")
 @click.option("--no-actors", is_flag=True, help="Only ledger, pins and gateway.")
 @JSON_OPTION
@@ -231,10 +249,11 @@ def _percent(value: float | None) -> str:
 AIRDROP_EPILOG = """\b
 Example:
   decloud-trainer localnet airdrop 4wBqpZM9xaSheZzJSMawUKKwhdpChKbZ5eu5ky4Vigw 2
+
 """
 
 
-@localnet.command(epilog=AIRDROP_EPILOG)
+@localnet.command(epilog=AIRDROP_EPILOG + CODES)
 @click.argument("address")
 @click.argument("amount", metavar="[SOL]", type=SOL, default="1")
 @RPC_URL
@@ -255,10 +274,11 @@ ROUND_EPILOG = """\b
 Examples:
   decloud-trainer localnet round --reward 0.5
   decloud-trainer localnet round --dataset fashionmnist --data ~/fashion --model mine.pt
+
 """
 
 
-@localnet.command("round", epilog=ROUND_EPILOG)
+@localnet.command("round", epilog=ROUND_EPILOG + CODES)
 @click.option("--reward", type=SOL, default="0.1", show_default=True)
 @click.option("--dataset", type=click.Choice(DATASETS), default="digits", show_default=True)
 @click.option("--data", type=FOLDER, help="Folder with the dataset's IDX files.")
@@ -289,10 +309,11 @@ WARP_EPILOG = """\b
 Examples:
   decloud-trainer localnet warp 10m
   decloud-trainer localnet warp 3600
+
 """
 
 
-@localnet.command(epilog=WARP_EPILOG)
+@localnet.command(epilog=WARP_EPILOG + CODES)
 @click.argument("span", metavar="TIME", type=SPAN)
 @RPC_URL
 @JSON_OPTION
@@ -315,10 +336,11 @@ Examples:
   decloud-trainer localnet fault rpc-429 --count 5
   decloud-trainer localnet fault pin-down --seconds 20
   decloud-trainer localnet fault pin-down --off
+
 """
 
 
-@localnet.command(epilog=FAULT_EPILOG)
+@localnet.command(epilog=FAULT_EPILOG + CODES)
 @click.argument("name")
 @click.option("--count", type=click.IntRange(1), help="Strike so often.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Strike for so long.")

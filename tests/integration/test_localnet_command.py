@@ -201,7 +201,9 @@ def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     assert run(*words).exit_code == 2
 
 
-def test_every_help_has_an_example() -> None:
-    """A person can start from any of them."""
+def test_every_help_has_an_example_and_exit_codes() -> None:
+    """A person can start from any of them, a script rely on them."""
     for name in localnet.commands:
-        assert f"decloud-trainer localnet {name}" in run(name, "--help").output
+        text = run(name, "--help").output
+        assert f"decloud-trainer localnet {name}" in text
+        assert "Exit codes:" in text

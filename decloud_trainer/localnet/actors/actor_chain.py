@@ -20,7 +20,7 @@ from decloud_trainer.chain import v1
 from decloud_trainer.errors import ChainError, DecloudError, RpcError, TransactionExpired
 from decloud_trainer.rounds.model import Round, Submission
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
 CONFIRM_S = 30.0
 CONFIRM_POLL_S = 0.1
 COMMITMENT = {"commitment": "confirmed"}
