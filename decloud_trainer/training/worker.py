@@ -144,6 +144,9 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
         events.progress(Progress("data"))
         return datasets.prepare(spec.data).to_json()
 
+    # Threads that wait for each other by spinning stall for whole time slices when another program
+    # wants the same cores: 20 times slower was seen. Read by the OpenMP library when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from decloud_trainer.training import runs
 
     hooks = runs.Hooks(time.time, events.progress, commands.stop.is_set)
