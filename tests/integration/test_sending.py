@@ -160,13 +160,17 @@ async def test_after_a_long_outage_an_unsent_transaction_has_expired() -> None:
         assert node.sent == 0
 
 
-async def test_a_refusal_at_preflight_names_the_programs_error_and_costs_nothing() -> None:
-    """A fresh transaction that the program refuses is never broadcast."""
+@pytest.mark.parametrize("limited", [0, 1])
+async def test_a_refusal_at_preflight_names_the_programs_error_and_costs_nothing(
+    limited: int,
+) -> None:
+    """A fresh transaction that the program refuses is never broadcast, also after a 429."""
     async with local_chain(params=Params(join_s=60)) as net:
         number = net.open_round()
         net.ledger.warp(120)
         net.settle_slots()
         intent = await join_intent(net, number)
+        net.faults.switch("rpc_429", count=limited)
         outcome = await net.sender().settle(intent, fresh=True)
         assert outcome.state is OutcomeState.REJECTED
         assert (outcome.error_name, outcome.error_number) == ("JoinDeadlinePassed", 6009)
@@ -193,6 +197,27 @@ async def test_a_refusal_after_a_crash_proves_nothing() -> None:
         assert outcome.state is OutcomeState.EXPIRED
         assert outcome.error_name == "AlreadyInUse"
         assert times_landed(net, first, second) == 1
+
+
+async def test_a_refusal_after_a_lost_answer_proves_nothing() -> None:
+    """What a silent node may have broadcast can still land, whatever another look says."""
+    async with local_chain(slot_s=0, params=Params(join_s=60)) as net:
+        number = net.open_round()
+        net.settle_slots()
+        node = Rpc(net.endpoints.rpc_url, timeout_s=0.2)
+        sender = SolanaSender(node, net.wallet, Generation(node, net.wallet.pubkey), pace=FAST)
+        async with node:
+            intent = await sender.prepare(Action(ActionKind.JOIN, number))
+            net.faults.switch("rpc_timeout", count=1)
+            net.ledger.warp(120)
+            net.settle_slots()
+            settling = asyncio.create_task(sender.settle(intent, fresh=True))
+            await asyncio.sleep(0.6)
+            assert not settling.done()
+            net.settle_slots(200)
+            outcome = await settling
+        assert outcome.state is OutcomeState.EXPIRED
+        assert outcome.error_name == "JoinDeadlinePassed"
 
 
 async def test_an_executed_failure_tells_its_fee_and_its_error() -> None:
