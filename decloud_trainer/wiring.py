@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decloud_trainer.config import Settings
-from decloud_trainer.errors import AlreadyRunning, SettingsError
+from decloud_trainer.errors import AlreadyRunning, InsufficientFunds, SettingsError
 from decloud_trainer.files import cache_dir, home_dir, single_instance, wallet_locks_dir
 from decloud_trainer.names import dataset_key
 
 if TYPE_CHECKING:
     from decloud_trainer.chain.client import SolanaChain
+    from decloud_trainer.chain.generation import Generation
     from decloud_trainer.chain.wallet import Wallet
     from decloud_trainer.ipfs.pins import PinService
     from decloud_trainer.localnet.options import Endpoints
@@ -291,6 +292,14 @@ async def scope_of(settings: Settings, keypair: str | None) -> Scope:
         return Scope(await rpc.genesis_hash(), str(program_of(settings)), wallet.pubkey)
 
 
+async def _described(generation: Generation) -> str:
+    """The generation in words; a wallet without SOL can't simulate, and may be funded later."""
+    try:
+        return await generation.describe()
+    except InsufficientFunds:
+        return "v1, its generation not known yet (the wallet is empty)"
+
+
 @contextlib.asynccontextmanager
 async def open_trainer(
     settings: Settings,
@@ -380,5 +389,5 @@ async def open_trainer(
             ),
             followed=followed,
             scope=scope,
-            generation=await generation.describe(),
+            generation=await _described(generation),
         )
