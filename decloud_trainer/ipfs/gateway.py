@@ -62,13 +62,9 @@ class Gateway:
 
     @contextlib.contextmanager
     def open(self, cid: Cid, headers: dict[str, str], query: str = "") -> Iterator[Answer]:
-        """An answer 200 or 206; GatewayError for any other."""
+        """Any answer that isn't a redirect; GatewayError where there is none."""
         response = self._request(f"{self._url}/ipfs/{cid}{query}", headers)
         try:
-            if response.status_code not in (200, 206):
-                raise GatewayError(f"{response.status_code} {_printable(response.reason)}".strip())
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise ContentMismatch("it sends compressed data unasked")
             yield Answer(response, self)
         finally:
             response.close()
@@ -127,7 +123,27 @@ class Answer:
     response: requests.Response
     gateway: Gateway
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether asking the same again is pointless: 4xx but for "too busy" and "too slow"."""
+        status = self.response.status_code
+        return 400 <= status < 500 and status not in (408, 425, 429)
+
+    @property
+    def status(self) -> str:
+        """The status line's number and words."""
+        reason = _printable(self.response.reason)
+        return f"{self.response.status_code} {reason}".strip()
+
+    def require(self, *statuses: int) -> None:
+        """Raise GatewayError for other statuses, ContentMismatch for a body we'd have to unpack."""
+        if self.response.status_code not in statuses:
+            raise GatewayError(self.status)
+        if self.response.headers.get("Content-Encoding", "identity") != "identity":
+            raise ContentMismatch("it sends compressed data unasked")
+
     def chunks(self) -> Iterator[bytes]:
+        """The body as it arrives; GatewayError when it breaks off or takes too long."""
         chunks = read_chunks(self.response)
         while True:
             self.gateway.check_time()

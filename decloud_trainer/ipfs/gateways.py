@@ -149,13 +149,16 @@ class _Fetch:
                 self._plain(gateway, file)
             check_file(self.part, self.cid)
         except (ContentMismatch, TooLarge) as error:
+            reason = "wrong bytes" if isinstance(error, ContentMismatch) else error.message
             if self.cid.codec is Codec.RAW:
-                raise type(error)(self._wrong(error)) from error
-            with _writing(self.part), self.part.open("wb") as file:
-                self._by_blocks(gateway, file)
-
-    def _wrong(self, error: DecloudError) -> str:
-        return "wrong bytes" if isinstance(error, ContentMismatch) else error.message
+                raise type(error)(reason) from error
+            try:
+                with _writing(self.part), self.part.open("wb") as file:
+                    self._by_blocks(gateway, file)
+            except ContentMismatch as without:
+                if self.is_proven:
+                    raise
+                raise type(error)(f"{reason}, {without.message}") from without
 
     def _plain(self, gateway: Gateway, file: BinaryIO) -> None:
         """The whole file, resumed where a connection drops on the way."""
@@ -178,8 +181,7 @@ class _Fetch:
             if offset and not answer.continues_at(offset):
                 offset = file.seek(0)
                 file.truncate()
-            if not offset and answer.response.status_code != 200:
-                raise GatewayError("it answers with a part that wasn't asked for")
+            answer.require(206 if offset else 200)
             total = None if answer.length is None else offset + answer.length
             if total is not None and total > self.max_bytes:
                 raise TooLarge(f"{total} bytes, {self.max_bytes} are accepted")
@@ -255,16 +257,19 @@ class _Fetch:
                     raise
                 gateway.pause(0.1 * 4**attempt)
         if not cid.names(block):
-            raise ContentMismatch("wrong bytes, and wrong blocks too")
+            raise ContentMismatch("and wrong blocks too")
         return block
 
     def _read_block(self, gateway: Gateway, cid: Cid) -> bytes:
         data = bytearray()
         with gateway.open(cid, {"Accept": "application/vnd.ipld.raw"}, "?format=raw") as answer:
+            if answer.is_refusal and cid == self.cid:
+                raise ContentMismatch(f"and no blocks to be had ({answer.status})")
+            answer.require(200)
             for chunk in answer.chunks():
                 data += chunk
                 if len(data) > MAX_BLOCK_BYTES:
-                    raise ContentMismatch("wrong bytes, and no blocks to be had")
+                    raise ContentMismatch("and no blocks to be had")
         return bytes(data)
 
 

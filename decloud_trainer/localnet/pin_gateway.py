@@ -43,7 +43,7 @@ class Gateway:
         except InvalidCid as error:
             raise web.HTTPBadRequest(text=f"{error.message}\n") from error
         except NotPinned as error:
-            raise web.HTTPNotFound(text=f"{error.message}\n") from error
+            raise web.HTTPNotFound(text=f"{error}\n") from error
         form = _format(request)
         etag = f'"{cid}.{form}"' if form else f'"{cid}"'
         headers = {

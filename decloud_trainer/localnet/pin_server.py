@@ -148,7 +148,7 @@ class _PinApi:
             raise _refusal(web.HTTPBadRequest, "INVALID_CID", error.message) from error
         except NotPinned as error:
             reason = "CURRENT_USER_HAS_NOT_PINNED_CID"
-            raise _refusal(web.HTTPBadRequest, reason, error.message) from error
+            raise _refusal(web.HTTPBadRequest, reason, str(error)) from error
         return web.Response(text="OK")
 
     async def upload_v3(self, request: web.Request) -> web.Response:

@@ -26,8 +26,8 @@ Network = Literal["public", "private"]
 NETWORKS: tuple[Network, ...] = ("public", "private")
 
 
-class NotPinned(DecloudError):
-    """Content that this store doesn't hold."""
+class NotPinned(LookupError):
+    """Content that this store doesn't hold: an answer for the servers here, never for a user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,19 @@ def test_unusual_cuts_are_verified_block_by_block(
     assert fetch([gateway(answering(DATA, blocks)).url], cid, tmp_path / "model") == DATA
 
 
+@pytest.mark.parametrize("profile", [V0, V1, ODD])
+def test_gateways_that_all_lie_are_told_as_such(
+    gateway: Callable[[Handler], Served], profile: Profile, tmp_path: Path
+) -> None:
+    """When everybody answers and nobody has the right bytes, a retry is pointless."""
+    cid = Blocks().add(DATA, profile)
+    liars = [gateway(answering(b"<html>")).url, gateway(answering(DATA[1:])).url]
+    with pytest.raises(ContentMismatch, match="wrong bytes, and no blocks to be had") as caught:
+        fetch(liars, cid, tmp_path / "model")
+    assert all(url in caught.value.message for url in liars)
+    assert not caught.value.retryable
+
+
 def test_an_existing_right_file_needs_no_network(tmp_path: Path) -> None:
     """A file that is already there and right is left alone; a wrong one is replaced or kept."""
     cid = Blocks().add(DATA)
@@ -197,7 +210,7 @@ def test_oversized_answers_end_at_the_limit(
 
     raw = str(Cid.of_block(DATA, Codec.RAW, 1))
     cid = Blocks().add(DATA, profile) if profile else raw
-    with pytest.raises(GatewayError if profile else TooLarge):
+    with pytest.raises(TooLarge):
         fetch([gateway(answer).url], cid, tmp_path / "model")
     assert sent < 50_000_000
     assert os.listdir(tmp_path) == []
