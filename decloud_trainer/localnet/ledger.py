@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from solders.compute_budget import set_compute_unit_limit
 from solders.hash import Hash
@@ -27,7 +26,7 @@ from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from decloud_trainer.errors import CorruptionError, DecloudError, InsufficientFunds, SettingsError
+from decloud_trainer.errors import ChainError, CorruptionError, InsufficientFunds, SettingsError
 from decloud_trainer.localnet.accounts import SYSTEM_PROGRAM, Account, AccountVersions
 from decloud_trainer.localnet.failures import (
     ALREADY_PROCESSED,
@@ -36,7 +35,7 @@ from decloud_trainer.localnet.failures import (
     sentence,
 )
 from decloud_trainer.localnet.history import History, Landed
-from decloud_trainer.localnet.machine import Machine, Outcome, TransactionKeys
+from decloud_trainer.localnet.machine import Machine, Outcome, TransactionKeys, landed_meta
 from decloud_trainer.localnet.slots import (
     BLOCKHASH_SLOTS,
     GENESIS_SLOT,
@@ -65,7 +64,7 @@ class Change:
     new_slot: bool = False
 
 
-class Refused(DecloudError):
+class Refused(ChainError):
     """The transaction can't be part of the ledger; it left no trace and cost nothing.
 
     Attributes:
@@ -230,7 +229,7 @@ class Ledger:
             block_time=self.current.block_time,
             error=outcome.error,
             wire=bytes(transaction),
-            meta=_meta(outcome, keys, before, self._vm.balances(keys)),
+            meta=landed_meta(outcome, keys, before, self._vm.balances(keys)),
         )
         self._history.land(landed, keys.all, outcome.accounts)
         for address, account in outcome.accounts.items():
@@ -398,27 +397,3 @@ class Ledger:
     def _tell(self, change: Change) -> None:
         for listener in tuple(self._listeners):
             listener(change)
-
-
-def _meta(
-    outcome: Outcome, keys: TransactionKeys, before: list[int], after: list[int]
-) -> dict[str, Any]:
-    error = outcome.error
-    return {
-        "err": error,
-        "status": {"Ok": None} if error is None else {"Err": error},
-        "fee": outcome.fee,
-        "preBalances": before,
-        "postBalances": after,
-        "innerInstructions": list(outcome.inner),
-        "logMessages": list(outcome.logs),
-        "preTokenBalances": [],
-        "postTokenBalances": [],
-        "rewards": [],
-        "loadedAddresses": {
-            "writable": [str(key) for key in keys.writable],
-            "readonly": [str(key) for key in keys.readonly],
-        },
-        "returnData": outcome.return_data,
-        "computeUnitsConsumed": outcome.units,
-    }

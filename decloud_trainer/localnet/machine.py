@@ -181,6 +181,31 @@ def writable_keys(message: AnyMessage, keys: TransactionKeys) -> list[Pubkey]:
     return static + list(keys.writable)
 
 
+def landed_meta(
+    outcome: Outcome, keys: TransactionKeys, before: list[int], after: list[int]
+) -> dict[str, Any]:
+    """A node's ``meta`` of a landed transaction; the balances are those of `keys.all`."""
+    error = outcome.error
+    return {
+        "err": error,
+        "status": {"Ok": None} if error is None else {"Err": error},
+        "fee": outcome.fee,
+        "preBalances": before,
+        "postBalances": after,
+        "innerInstructions": list(outcome.inner),
+        "logMessages": list(outcome.logs),
+        "preTokenBalances": [],
+        "postTokenBalances": [],
+        "rewards": [],
+        "loadedAddresses": {
+            "writable": [str(key) for key in keys.writable],
+            "readonly": [str(key) for key in keys.readonly],
+        },
+        "returnData": outcome.return_data,
+        "computeUnitsConsumed": outcome.units,
+    }
+
+
 def _outcome(
     result: TransactionMetadata | FailedTransactionMetadata,
     accounts: Mapping[Pubkey, Account | None],

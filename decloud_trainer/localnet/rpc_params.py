@@ -153,9 +153,13 @@ def settled(config: Config) -> Commitment:
     return level
 
 
-def reached(ledger: Ledger, config: Config, name: str = "commitment") -> Commitment:
-    """The commitment asked for, once the slot asked for is reached at it."""
-    level = config.commitment(name)
+def reached(ledger: Ledger, config: Config, level: Commitment | None = None) -> Commitment:
+    """The commitment (that of the configuration by default), once it has `minContextSlot`.
+
+    Raises:
+        RpcFault: it hasn't.
+    """
+    level = config.commitment() if level is None else level
     least = config.number("minContextSlot")
     slot = ledger.slot_at(level)
     if least is not None and slot < least:

@@ -47,17 +47,20 @@ def send_transaction(ledger: Ledger, params: Params) -> Any:
     config = params.config(1)
     transaction = _transaction(params, config)
     if config.flag("skipPreflight"):
-        _verify(transaction)
+        reached(ledger, config, Commitment.PROCESSED)
+        valid = _is_signed(transaction)
     else:
-        _preflight(ledger, config, transaction)
+        level = reached(ledger, config, config.commitment("preflightCommitment"))
+        _preflight(ledger, transaction, level)
+        valid = True
     # A node has forwarded it by now and never hears of a refusal: the answer is the same.
     with contextlib.suppress(Refused):
-        ledger.submit(transaction)
+        if valid:
+            ledger.submit(transaction)
     return str(transaction.signatures[0])
 
 
-def _preflight(ledger: Ledger, config: Config, transaction: VersionedTransaction) -> None:
-    level = reached(ledger, config, "preflightCommitment")
+def _preflight(ledger: Ledger, transaction: VersionedTransaction, level: Commitment) -> None:
     _verify(transaction)
     outcome = ledger.simulate(transaction, level)
     if outcome.error is not None:
@@ -191,8 +194,7 @@ def _result(error: Failure | None) -> dict[str, Any]:
 
 def get_signatures_for_address(ledger: Ledger, params: Params) -> Any:
     address, config = params.pubkey(0), params.config(1)
-    settled(config)
-    level = reached(ledger, config)
+    level = reached(ledger, config, settled(config))
     limit = config.number("limit", MAX_SIGNATURES)
     if limit is None or not 1 <= limit <= MAX_SIGNATURES:
         raise invalid(f"Invalid limit; max {MAX_SIGNATURES}")
@@ -284,6 +286,10 @@ def _transaction(params: Params, config: Config) -> VersionedTransaction:
     return transaction
 
 
+def _is_signed(transaction: VersionedTransaction) -> bool:
+    return all(transaction.verify_with_results())
+
+
 def _verify(transaction: VersionedTransaction) -> None:
-    if not all(transaction.verify_with_results()):
+    if not _is_signed(transaction):
         raise RpcFault(SIGNATURE_VERIFICATION_FAILURE, "Transaction signature verification failure")
