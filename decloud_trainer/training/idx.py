@@ -6,9 +6,11 @@ then exactly that many bytes. Two files make a split: images (N, H, W) and label
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import IO, cast
@@ -83,14 +85,17 @@ def bad(file: Traversable, what: str) -> DatasetUnavailable:
     )
 
 
-def _open(file: Traversable) -> IO[bytes]:
+@contextlib.contextmanager
+def _open(file: Traversable) -> Iterator[IO[bytes]]:
     try:
         stream = file.open("rb")
     except OSError as error:
         raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
-    if file.name.endswith(".gz"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    return stream
+    with stream:  # a GzipFile doesn't close what it was given
+        if file.name.endswith(".gz"):
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+        else:
+            yield stream
 
 
 def _take(file: Traversable, stream: IO[bytes], count: int) -> bytes:
