@@ -14,8 +14,8 @@ import io
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -86,16 +86,15 @@ class Archive:
         if sum(info.file_size for info in infos) > len(data):
             hostile(f"the archive's entries claim more bytes than the file's {len(data)}")
         self._entries: dict[str, zipfile.ZipInfo] = {}
-        folders = set()
+        only_folder = infos[0].orig_filename.partition("/")[0] if infos else ""
         for info in infos:
             folder, _, name = info.orig_filename.partition("/")
-            folders.add(folder)
             _check_entry(info, folder, name)
+            if folder != only_folder:
+                hostile("the archive's entries are not all in one folder")
             if name in self._entries:
                 hostile(f"the archive has two entries {name}")
             self._entries[name] = info
-        if len(folders) > 1:
-            hostile("the archive's entries are not all in one folder")
         _check_overlaps(infos)
         if "data.pkl" not in self._entries:
             hostile("the archive has no data.pkl: it wasn't written by torch.save")
@@ -114,7 +113,7 @@ class Archive:
             hostile(f"the archive's {name} has {info.file_size} bytes, at most {max_bytes} allowed")
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        except (zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError) as error:
             raise HostileFile(f"the archive's entry {name} is damaged: {error}") from error
 
     def describe(self) -> dict[str, Described]:
@@ -176,20 +175,27 @@ class _Reader:
 
     def run(self, program: bytes) -> Any:
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
-                if count >= MAX_OPCODES:
-                    hostile(f"the pickle has more than {MAX_OPCODES} instructions")
-                if opcode.name == "STOP":
-                    break
-                self._follow(opcode.name, argument)
+            # pickletools warns of escape sequences in names; such names are refused below.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._follow_all(program)
             return self.stack.pop()
-        except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (ValueError, IndexError, KeyError, TypeError) as error:
             raise HostileFile(f"the pickle inside the file makes no sense: {error}") from error
+
+    def _follow_all(self, program: bytes) -> None:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+            if count >= MAX_OPCODES:
+                hostile(f"the pickle has more than {MAX_OPCODES} instructions")
+            if opcode.name == "STOP":
+                return
+            self._follow(opcode.name, argument)
 
     def _follow(self, name: str, argument: Any) -> None:
         stack = self.stack
-        if name in _IGNORED:
-            pass
+        if name == "PROTO":
+            if argument not in (2, 3):
+                hostile(f"the pickle inside the file has protocol {argument}; torch.save uses 2")
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
         elif name in _VALUES:
@@ -201,8 +207,8 @@ class _Reader:
         elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             items = self._to_mark() if name == "TUPLE" else self._last(int(name[-1]))
             stack.append(tuple(items))
-        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if name == "MEMOIZE" else argument] = stack[-1]
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif name in ("SETITEM", "SETITEMS"):
@@ -212,9 +218,6 @@ class _Reader:
             _expect(stack[-1], list).extend(items)
         elif name == "GLOBAL":
             stack.append(_known(argument.replace(" ", ".", 1)))
-        elif name == "STACK_GLOBAL":
-            module, attribute = self._last(2)
-            stack.append(_known(f"{_expect(module, str)}.{_expect(attribute, str)}"))
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
         elif name == "REDUCE":
@@ -250,16 +253,8 @@ class _Reader:
             target[key] = value
 
 
-_IGNORED = {"PROTO", "FRAME"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_VALUES = {
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG1",
-}
+_VALUES = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
 # A storage class's name and the dtype of its elements, as torch spells it.
 STORAGE_KINDS = {
     "torch.HalfStorage": "float16",
