@@ -151,10 +151,7 @@ def _show(as_json: bool, keypair: str | None) -> None:
             {"path": str(loaded.path), "settings": values, "sources": loaded.sources} | wallet
         )
         return
-    rows = [
-        [key, value if isinstance(value, str) else json.dumps(value), loaded.sources[key]]
-        for key, value in values.items()
-    ]
+    rows = [[key, shown_text(value), loaded.sources[key]] for key, value in values.items()]
     print_table(["Setting", "Value", "From"], rows)
     click.echo(f"\nFile:   {loaded.path}")
     click.echo(f"Wallet: {wallet['wallet'] or wallet['wallet_problem']}")
@@ -162,6 +159,18 @@ def _show(as_json: bool, keypair: str | None) -> None:
         click.echo(f"        from {wallet['wallet_source']}")
     for key in loaded.unknown:
         click.echo(f"note: {key!r} in the file is not a setting of this version; it is kept")
+
+
+def shown_text(value: Any) -> str:
+    """A setting's value for people: ``0.01``, ``5``, ``true``, ``mnist,emnist``, ``custom:digits``;
+    ``-`` for nothing."""
+    if isinstance(value, dict):
+        value = [f"{name}:{target}" for name, target in value.items()]
+    if isinstance(value, list):
+        value = ",".join(value)
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return (value if isinstance(value, str) else json.dumps(value)) or "-"
 
 
 def _wallet(settings: settings_file.Settings, keypair: str | None) -> dict[str, str]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decloud_trainer.cli.output import JSON_OPTION, print_json, print_pairs, sign
+from decloud_trainer.cli.output import (
+    JSON_OPTION,
+    folded,
+    print_json,
+    print_pairs,
+    shows_signs,
+    sign,
+    state_text,
+)
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.money import format_sol, lamports_from_sol
 
@@ -22,8 +30,8 @@ Examples:
   decloud-trainer demo --json
 
 \b
-Exit code 0 only if the reward arrived on chain and the trainer's preview of its own score equals
-the validator's number to 0.01 points.
+Exit code 0 only if the reward arrived on chain and the trainer's preview of its
+own score equals the validator's number to 0.01 points.
 """
 
 
@@ -81,7 +89,9 @@ class _Timeline:
         from rich.console import Console
 
         self._console = Console(highlight=False)
-        self._status = self._console.status("starting a local network ...")
+        self._status = self._console.status(
+            "starting a local network ...", spinner="dots" if shows_signs() else "line"
+        )
         self._began = time.monotonic()
 
     def __enter__(self) -> None:
@@ -104,7 +114,8 @@ class _Timeline:
             return
         seconds = f"{time.monotonic() - self._began:5.1f} s  "
         style = "bold" if who == "trainer" else "dim"
-        self._console.print(Text(f"{seconds}{who:<10} {text}", style=style))
+        line = folded(f"{seconds}{who:<10} ", text)
+        self._console.print(Text(line, style=style), soft_wrap=True)
         if who == "trainer":
             self._status.update(escape(text[:60]))
 
@@ -116,7 +127,7 @@ def _told(who: str, event: Mapping[str, Any]) -> str | None:
         if name == "started":
             return f"daemon started with wallet {event['wallet'][:8]}..., {event['generation']}"
         if name == "round" and event["moved"]:
-            return f"round #{event['round']} {event['state']}: {event['reason']}"
+            return f"round #{event['round']} {state_text(event['state'], event['reason'])}"
         return None
     if who == "network":
         if name == "funded":
@@ -125,13 +136,17 @@ def _told(who: str, event: Mapping[str, Any]) -> str | None:
     about = f"round #{event['round_id']} " if "round_id" in event else ""
     named = f" ({event['competitor']})" if "competitor" in event else ""
     if name == "scored":
-        scores = ", ".join(
-            f"{score['trainer'][:8]} {'failed' if score['after'] is None else score['after']} %"
-            f" gets {score['bps'] / 100:.2f} %"
+        scores = "; ".join(
+            f"{score['trainer'][:8]}... {_percent(score['after'])}, "
+            f"gets {score['bps'] / 100:.2f} % of the pool"
             for score in event["scores"]
         )
-        return f"{about}scored on held-out data: before {event['baseline']:.2f} %; {scores}"
+        return f"{about}scored on held-out data: {_percent(event['baseline'])} before; {scores}"
     return f"{about}{name}{named}"
+
+
+def _percent(accuracy: float | None) -> str:
+    return "failed" if accuracy is None else f"{accuracy:.2f} %"
 
 
 def _print(summary: Summary) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decloud_trainer.cli.output import clock_time, print_json, sign
+from decloud_trainer.cli.output import (
+    clock_time,
+    folded,
+    print_json,
+    sign,
+    state_text,
+    terminal_width,
+)
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
@@ -56,19 +63,18 @@ class Teller:
             return
         self._wipe()
         mark = sign("⚠️ " if told.problem else SIGNS[entry.state.value] if told.moved else "⏳")
-        what = entry.state.value if told.moved else "waiting"
-        click.echo(
-            f"[{clock_time(told.at)}] {mark}round #{entry.key.round_id} "
-            f"{'problem' if told.problem else what}: {entry.reason}"
-        )
+        state = "problem" if told.problem else entry.state.value if told.moved else "waiting"
+        prefix = f"[{clock_time(told.at)}] {mark}round #{entry.key.round_id} "
+        click.echo(folded(prefix, state_text(state, entry.reason)))
 
     def progress(self, told: Progress, now: float) -> None:
         if self._as_json:
             print_json({"event": "progress", "round": told.round_id, **told.values})
             return
-        line = f"           round #{told.round_id} {told.kind}: {progress_text(told.values)}"
+        line = f"  round #{told.round_id}: {progress_text(told.values)}"
         if sys.stdout.isatty():
             self._wipe()
+            line = line[: terminal_width() - 1]  # a line that wraps can't be redrawn
             click.echo(line, nl=False)
             self._drawn = len(line)
         elif now - self._last_logged.get(told.round_id, 0.0) >= LOG_EVERY_S:
@@ -95,7 +101,7 @@ def event_json(told: Told) -> dict[str, Any]:
 
 
 def progress_text(values: Mapping[str, Any]) -> str:
-    """``epoch 1/2, batch 30/43, loss 0.412, accuracy 88.1 %, 2,310 samples/s, 4 s left``."""
+    """``epoch 1/2, batch 30/43, loss 0.412, acc 88.1 %, 2310/s, 4 s left``."""
     parts = []
     if "epoch" in values and "epochs" in values:
         parts.append(f"epoch {values['epoch']}/{values['epochs']}")
@@ -106,9 +112,9 @@ def progress_text(values: Mapping[str, Any]) -> str:
     if values.get("loss") is not None:
         parts.append(f"loss {values['loss']:.3f}")
     if values.get("accuracy") is not None:
-        parts.append(f"accuracy {values['accuracy']:.1f} %")
+        parts.append(f"acc {values['accuracy']:.1f} %")
     if values.get("samples_per_s"):
-        parts.append(f"{values['samples_per_s']:,.0f} samples/s")
+        parts.append(f"{values['samples_per_s']:.0f}/s")
     if values.get("eta_s") is not None:
         parts.append(f"{values['eta_s']:.0f} s left")
     return ", ".join(parts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decloud_trainer.cli.output import JSON_OPTION, print_json, print_table
+from decloud_trainer.cli.output import JSON_OPTION, folded, print_json, print_pairs
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import home_dir, make_private_dir, write_atomic
 from decloud_trainer.localnet.faults import NAMES as FAULTS
@@ -109,8 +109,13 @@ Exit codes:
 @click.option(
     "--competitors", default="good", show_default=True, help="Some of good,lazy,hostile; or none."
 )
-@click.option("--min-trainers", default=1, show_default=True, help="Training starts with them.")
-@click.option("--join-grace", type=SPAN, default="0", help="And so long after them.")
+@click.option(
+    "--min-trainers",
+    type=int,
+    default=None,
+    help="Trainers the validator waits for.  [default: competitors + 1, so that you can join]",
+)
+@click.option("--join-grace", type=SPAN, default="0", help="And how long after the last of them.")
 @click.option(
     "--validator-s",
     type=WHOLE_SPAN,
@@ -147,15 +152,24 @@ def up(as_json: bool, **given: Any) -> None:
 
 
 def _options(
-    *, every: float, reward: int, competitors: str, join_grace: float, no_actors: bool, **same: Any
+    *,
+    every: float,
+    reward: int,
+    competitors: str,
+    min_trainers: int | None,
+    join_grace: float,
+    no_actors: bool,
+    **same: Any,
 ) -> LocalOptions:
     from decloud_trainer.localnet.options import LocalOptions
 
-    names = [name.strip() for name in competitors.split(",")]
+    names = tuple(name.strip() for name in competitors.split(","))
+    names = tuple(name for name in names if name not in ("", "none"))
     return LocalOptions(
         interval_s=every,
         reward_lamports=reward,
-        competitors=tuple(name for name in names if name not in ("", "none")),
+        competitors=names,
+        min_trainers=len(names) + 1 if min_trainers is None else min_trainers,
         join_grace_s=join_grace,
         actors=not no_actors,
         **same,
@@ -176,7 +190,7 @@ async def _run(options: LocalOptions, as_json: bool) -> None:
         if event["event"] == "ended":
             click.echo(f"the {actor} has ended (exit code {event['exit_code']})", err=True)
         elif not as_json:
-            click.echo(_told(event))
+            click.echo(folded(*_told(event)))
 
     async with LocalNetwork(options, hear=hear) as network:
         path = _endpoints_path()
@@ -197,46 +211,52 @@ def _show(endpoints: Endpoints, as_json: bool) -> None:
     if as_json:
         print_json(endpoints.to_json())
         return
-    rows = [
-        ("Solana RPC", endpoints.rpc_url),
-        ("Solana WebSocket", endpoints.ws_url),
-        ("IPFS gateway", endpoints.gateway_url),
-        ("Pin service", endpoints.pin_api_url),
-        ("Pin JWT", endpoints.pin_jwt),
-        ("Program", f"{endpoints.program_id} ({endpoints.generation})"),
-        ("Genesis hash", endpoints.genesis_hash),
-        ("State", endpoints.state),
-        ("Processes", ", ".join(f"{name} {pid}" for name, pid in endpoints.pids.items())),
-    ]
-    print_table(("A local DECLOUD network is running", "Ctrl-C ends it"), rows)
+    click.echo("A local DECLOUD network is running. Ctrl-C ends it.\n")
+    print_pairs(
+        {
+            "Solana RPC": endpoints.rpc_url,
+            "WebSocket": endpoints.ws_url,
+            "IPFS gateway": endpoints.gateway_url,
+            "Pin service": f"{endpoints.pin_api_url} (JWT {endpoints.pin_jwt})",
+            "Program": f"{endpoints.program_id} ({endpoints.generation})",
+            "Genesis hash": endpoints.genesis_hash,
+            "State": endpoints.state,
+            "Processes": ", ".join(f"{name} {pid}" for name, pid in endpoints.pids.items()),
+        }
+    )
+    click.echo("\nIn another terminal: decloud-trainer setup --network localnet\n")
 
 
-def _told(event: dict[str, Any]) -> str:
-    """An actor's report as a line for people."""
-    about = f"round {event['round_id']}" if "round_id" in event else ""
+def _told(event: dict[str, Any]) -> tuple[str, str]:
+    """An actor's report for people: what it is about, and what happened."""
     who = event.get("competitor", "")
+    if event["event"] == "ready":
+        address = event.get("trainer") or event["validator"]
+        return f"{who or 'validator'}: ", f"ready as {address}"
+    return f"round {event['round_id']}: ", _happened(event, who)
+
+
+def _happened(event: dict[str, Any], who: str) -> str:
     match event["event"]:
-        case "ready":
-            return f"{who or 'validator'}: ready as {event.get('trainer') or event['validator']}"
         case "posted":
-            return f"{about}: posted, model {event['model_cid']}"
+            return f"posted, model {event['model_cid']}"
         case "started":
-            return f"{about}: training started, baseline {event['baseline_score'] / 100:.2f} %"
+            return f"training started, baseline {event['baseline_score'] / 100:.2f} %"
         case "scored":
-            return f"{about}: {_scores(event)}"
+            return _scores(event)
         case "checked":
-            return f"{about}: {event['status']} after a time-out"
+            return f"{event['status']} after a time-out"
         case "joined" | "submitted" | "rewarded":
-            return f"{about}: {who} {event['event']}"
+            return f"{who} {event['event']}"
         case other:
-            return f"{about}: {other} by the validator"
+            return f"{other} by the validator"
 
 
 def _scores(event: dict[str, Any]) -> str:
     if event["baseline"] is None:
         return f"can't be scored, all share equally ({event['error']})"
     parts = [
-        f"{score['trainer'][:8]} {_percent(score['after'])} for {score['bps'] / 100:.2f} %"
+        f"{score['trainer'][:8]}... {_percent(score['after'])} for {score['bps'] / 100:.2f} %"
         for score in event["scores"]
     ]
     return f"baseline {_percent(event['baseline'])}; " + ", ".join(parts) + " of the pool"

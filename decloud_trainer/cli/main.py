@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from decloud_trainer import __version__
+from decloud_trainer.cli.output import allow_any_text
 from decloud_trainer.errors import DecloudError
 
 # name -> (module of cli/, short help). A module is imported when its command is used, so that
@@ -77,6 +78,7 @@ def cli(ctx: click.Context, keypair: str | None, verbose: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
+    allow_any_text()
     verbose = any(word in ("-v", "--verbose") for word in (args or sys.argv[1:]))
     try:
         outcome = cli.main(args=args, prog_name="decloud-trainer", standalone_mode=False)

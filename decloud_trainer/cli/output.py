@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +25,37 @@ def shows_signs() -> bool:
     """Whether standard output is a terminal that can show emoji."""
     encoding = (getattr(sys.stdout, "encoding", "") or "").lower()
     return sys.stdout.isatty() and encoding.replace("-", "") == "utf8"
+
+
+def allow_any_text() -> None:
+    """Characters that the terminal lacks are shown escaped instead of being an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def terminal_width() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def folded(prefix: str, text: str) -> str:
+    """Both on one line; on a terminal that is too narrow, the text goes on below its start.
+
+    Words stay whole, so that a signature or a CID can be copied.
+    """
+    if not sys.stdout.isatty():
+        return prefix + text
+    from rich.cells import cell_len
+
+    indent = cell_len(prefix)
+    width = max(terminal_width() - indent, 20)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return prefix + ("\n" + " " * indent).join(lines)
+
+
+def state_text(state: str, reason: str) -> str:
+    """``waiting: ...``, without saying the state twice when the reason begins with it."""
+    return reason if reason.startswith(state) else f"{state}: {reason}"
 
 
 def sign(emoji: str, plain: str = "") -> str:
@@ -62,4 +96,4 @@ def print_pairs(pairs: Mapping[str, str]) -> None:
     """Aligned ``name: value`` lines."""
     width = max(map(len, pairs), default=0) + 1
     for name, value in pairs.items():
-        click.echo(f"{name + ':':<{width}} {value}")
+        click.echo(folded(f"{name + ':':<{width}} ", value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from decloud_trainer import config as settings_file
 from decloud_trainer.cli.output import (
     JSON_OPTION,
     clock_time,
+    folded,
     print_json,
     print_pairs,
     print_table,
+    state_text,
     time_left,
 )
 from decloud_trainer.errors import DecloudError, RoundError, SettingsError, WalletError
@@ -24,6 +27,9 @@ from decloud_trainer.money import format_sol
 if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import Entry
     from decloud_trainer.rounds.model import Round, Submission
+
+# A signature in a journal's line; `status` lists them in full below.
+_LONG_WORD = re.compile(r"\b(\w{8})\w{64,}")
 
 ROUND_ID = click.argument("round_id", type=click.IntRange(0, 2**64 - 1))
 
@@ -52,7 +58,7 @@ def list_rounds(ctx: click.Context, status: str | None, as_json: bool) -> None:
             format_sol(round.reward_lamports),
             str(round.trainers_count),
             time_left(_next_deadline(round), now),
-            "joined" if round.id in mine else "",
+            mine.get(round.id, ""),
         ]
         for round in found
     ]
@@ -84,15 +90,34 @@ def status(ctx: click.Context, round_id: int, as_json: bool) -> None:
             "Validator": round.validator or "-",
             "Baseline": f"{round.baseline_score / 100:.2f} %" if round.baseline_score else "-",
             "Model": round.model_cid,
+            "Gradients": submission.gradient_cid if submission and submission.submitted else "-",
             "Submission": _submission_text(submission),
         }
     )
-    if known["here"] is None:
+    _print_known(known)
+
+
+def _print_known(known: dict[str, Any]) -> None:
+    here = known["here"]
+    if here is None:
         click.echo("\nHere: nothing was done for this round")
         return
-    click.echo(f"\nHere: {known['here']['state']}: {known['here']['reason']}")
+    click.echo(folded("\nHere: ", state_text(here["state"], here["reason"])))
+    if here["train_on"]:
+        click.echo(f"Data: {here['train_on']}")
     for event in known["events"]:
-        click.echo(f"  {clock_time(event['at'])} {event['state']:<10} {event['text']}")
+        text = (
+            _LONG_WORD.sub(r"\1...", event["text"]) if event["kind"] == "intent" else event["text"]
+        )
+        click.echo(folded(f"  {clock_time(event['at'])} {event['state']:<10} ", text))
+    if known["transactions"]:
+        click.echo("Transactions:")
+    for line in known["transactions"]:
+        click.echo(f"  {line['kind']}, {_change(line['change_lamports'])}:\n  {line['signature']}")
+
+
+def _change(lamports: int) -> str:
+    return f"{'+' if lamports > 0 else ''}{format_sol(lamports)}"
 
 
 @click.command(
@@ -137,6 +162,9 @@ def claim(ctx: click.Context, round_id: int, as_json: bool) -> None:
     _act(ctx, "claim", round_id, {}, as_json)
 
 
+NEXT = {"join": "train", "train": "claim"}
+
+
 def _arrived(kind: str) -> Callable[[Entry], bool]:
     """Whether a row is where the command wanted it, or can't get there."""
     ends = {
@@ -162,6 +190,8 @@ def _act(ctx: click.Context, kind: str, round_id: int, args: dict[str, Any], as_
         raise RoundError(f"round {round_id} is {entry.state.value}: {entry.reason}")
     if as_json:
         print_json({"round": round_id, "state": entry.state.value, "reason": entry.reason})
+    elif kind in NEXT:
+        click.echo(f"next: decloud-trainer {NEXT[kind]} {round_id}")
 
 
 async def _by_ourselves(
@@ -216,8 +246,8 @@ def _through_daemon(
             raise RoundError(answer)
         entry = journal.entry(scope.key(round_id))
         if state == "taken" and entry is not None:
-            if not as_json and (line := f"{entry.state.value}: {entry.reason}") != told:
-                click.echo(f"[{clock_time(time.time())}] round #{round_id} {line}")
+            if not as_json and (line := state_text(entry.state.value, entry.reason)) != told:
+                click.echo(folded(f"[{clock_time(time.time())}] round #{round_id} ", line))
                 told = line
             if arrived(entry):
                 return entry
@@ -231,14 +261,20 @@ def _through_daemon(
 
 async def _rounds(
     settings: settings_file.Settings, statuses: tuple[Any, ...], pubkey: str | None
-) -> tuple[list[Round], set[int], float]:
-    """The rounds, the ids of those that the wallet is in, and the time on chain."""
+) -> tuple[list[Round], dict[int, str], float]:
+    """The rounds, how far the wallet is with those that it is in, and the time on chain."""
     from decloud_trainer.wiring import open_chain
 
     async with open_chain(settings, pubkey) as (chain, now):
         found = await chain.rounds_with(*statuses)
         mine = await chain.submissions() if pubkey else []
-    return found, {submission.round_id for submission in mine}, now
+    return found, {submission.round_id: _progress(submission) for submission in mine}, now
+
+
+def _progress(submission: Submission) -> str:
+    if submission.reward_claimed:
+        return "claimed"
+    return "submitted" if submission.submitted else "joined"
 
 
 async def _one_round(
@@ -273,11 +309,11 @@ def _status(name: str | None) -> tuple[Any, ...]:
     if name is None:
         return ()
     wanted = name.replace("_", "").replace("-", "").lower()
-    known = {status.value.lower(): status for status in RoundStatus}
+    known = {s.value.lower(): s for s in RoundStatus if s is not RoundStatus.UNKNOWN}
     if wanted not in known:
         raise SettingsError(
             f"there is no status {name!r}",
-            hint=f"statuses: {', '.join(status.value for status in RoundStatus)}",
+            hint=f"statuses: {', '.join(status.value for status in known.values())}",
         )
     return (known[wanted],)
 
@@ -328,8 +364,7 @@ def _submission_text(submission: Submission | None) -> str:
     if not submission.submitted:
         return "joined, nothing submitted yet"
     claimed = "claimed" if submission.reward_claimed else "not claimed"
-    share = f"share {submission.contribution_bps / 100:.2f} %"
-    return f"{submission.gradient_cid}, {share}, {claimed}"
+    return f"submitted, share {submission.contribution_bps / 100:.2f} %, {claimed}"
 
 
 def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
@@ -355,6 +390,7 @@ def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
         "here": {
             "state": entry.state.value,
             "reason": entry.reason,
+            "train_on": facts.train_on,
             "architecture": facts.architecture,
             "preview_before": facts.preview_before,
             "preview_after": facts.preview_after,

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli.output import folded
 from decloud_trainer.config import NETWORKS, Settings
 from decloud_trainer.errors import DecloudError, SettingsError
 from decloud_trainer.files import home_dir, make_private_dir
@@ -21,12 +22,12 @@ EPILOG = """\b
 Examples:
   decloud-trainer setup
   decloud-trainer setup --non-interactive --network localnet --wallet create
-  decloud-trainer setup --non-interactive --keypair-path ~/.config/solana/id.json \\
-      --dataset mnist,fashionmnist --min-reward 0.01
+  decloud-trainer setup --non-interactive --dataset mnist --min-reward 0.01 \\
+      --keypair-path ~/.config/solana/id.json
 
 \b
-With --secrets-stdin, keys are read from standard input as one JSON object, never from the
-command line: {"private_key": "...", "pinata_jwt": "..."}.
+With --secrets-stdin, keys are read from standard input as one JSON object,
+never from the command line: {"private_key": "...", "pinata_jwt": "..."}.
 """
 
 SECRETS = ("private_key", "pinata_jwt", "pinata_api_key", "pinata_secret_key")
@@ -92,13 +93,16 @@ def setup(
 def _ask_all(answers: dict[str, Any], wallet: str | None, now: Settings) -> str:
     """Ask what wasn't given; fills `answers`, returns the wallet's choice."""
     click.echo(
-        "DECLOUD trainer setup. Enter keeps the value in brackets; Ctrl-C changes nothing.\n"
+        "DECLOUD trainer setup. Enter takes the value in [brackets]; Ctrl-C changes\nnothing.\n"
     )
     _ask(answers, "network", f"1. Network ({', '.join(NETWORKS)})", now.network)
     wallet = wallet or _ask_wallet(answers, now)
     click.echo("\n3. Which rounds to take")
     _ask(
-        answers, "datasets", "   Datasets, by comma (empty: any trainable)", ",".join(now.datasets)
+        answers,
+        "datasets",
+        "   Datasets, by comma; any: all that can be trained",
+        ",".join(now.datasets) or "any",
     )
     least = format_sol(now.min_reward_lamports).removesuffix(" SOL")
     most = format_sol(now.max_reward_lamports).removesuffix(" SOL")
@@ -114,7 +118,9 @@ def _ask_all(answers: dict[str, Any], wallet: str | None, now: Settings) -> str:
 def _ask(answers: dict[str, Any], key: str, question: str, default: str) -> None:
     """Ask until the answer is one that the setting takes."""
     while key not in answers:
-        text = click.prompt(question, default=default, show_default=bool(default))
+        text = click.prompt(question, default=default)
+        if key == "datasets" and text.strip().lower() == "any":
+            text = ""
         try:
             settings_file.parse(key, text, "that")
         except SettingsError as error:
@@ -195,10 +201,11 @@ def _write(answers: Mapping[str, Any], wallet: str | None) -> None:
     if wallet == "create":
         path = make_private_dir(home_dir()) / "wallet.json"
         if path.exists():
-            click.echo(f"the wallet that is already at {path} is kept")
+            click.echo(f"\nthe wallet that is already at {path} is kept")
         else:
             create_keypair_file(path)
-            click.echo(f"a new wallet is at {path}: back this file up, it is the only key to it")
+            click.echo(f"\na new wallet: {path}")
+            click.echo("  Back this file up: it is the only key to what the wallet will hold.")
         changes["keypair_path"] = str(path)
         changes["private_key"] = ""
     settings_file.update(changes)
@@ -210,26 +217,37 @@ def _report() -> None:
 
     loaded = settings_file.load()
     settings = loaded.settings
-    click.echo(f"\nsaved in {loaded.path} (readable by you alone; keys are not encrypted)")
+    click.echo(f"\nsaved:   {loaded.path}")
+    click.echo("         readable by you alone; keys are not encrypted")
     try:
         wallet = wallet_of(settings, None)
     except DecloudError as error:
-        click.echo(f"wallet:  {error.message}")
-        click.echo(f"hint:    {error.hint}")
+        click.echo(folded("wallet:  ", error.message))
+        click.echo(folded("hint:    ", error.hint))
         return
-    click.echo(f"wallet:  {wallet.pubkey} from {wallet.source}")
+    click.echo(f"wallet:  {wallet.pubkey}")
+    click.echo(f"         from {wallet.source}")
     for warning in wallet.warnings:
-        click.echo(f"note:    {warning}")
+        click.echo(folded("note:    ", warning))
     try:
         balance, cost = asyncio.run(_balance(settings, wallet.pubkey))
     except DecloudError as error:
-        click.echo(f"balance: not known: {error.message}")
+        click.echo(folded("balance: ", f"not known: {error.message}"))
     else:
         click.echo(f"balance: {format_sol(balance)}; a round costs {format_sol(cost)}")
-        if balance < cost and settings.network == "localnet":
-            click.echo(f"next:    decloud-trainer localnet airdrop {wallet.pubkey} 1")
+        if balance < cost:
+            click.echo(_funding(settings.network, wallet.pubkey))
     _try_pins(settings)
     click.echo("next:    decloud-trainer start")
+
+
+def _funding(network: str, pubkey: str) -> str:
+    """How to get money on that network, for a wallet that has too little of it."""
+    if network == "localnet":
+        return f"next:    decloud-trainer localnet airdrop {pubkey} 1"
+    if network in ("devnet", "testnet"):
+        return f"next:    get free {network} SOL for this address at https://faucet.solana.com"
+    return "next:    send some SOL to this address"
 
 
 async def _balance(settings: Settings, pubkey: str) -> tuple[int, int]:
