@@ -1,0 +1,17 @@
+"""``make bench``: measured by hand, printed as ratios of runs that took turns.
+
+Absolute figures say as much about the machine's mood as about the program, so each figure stands
+beside a reference measured in the same minutes, run by run in turn; medians are compared.
+"""
+
+from __future__ import annotations
+
+from tests.benchmarks import startup
+
+if __name__ == "__main__":
+    # First, and before torch is in this process: a child's peak memory counts what it was
+    # forked from.
+    startup.measure()
+    from tests.benchmarks import training
+
+    training.measure()
