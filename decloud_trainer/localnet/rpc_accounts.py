@@ -110,11 +110,10 @@ def _one_filter(fields: Any) -> Filter:
 
 
 def _memcmp(config: Config) -> Filter:
-    offset = config.number("offset")
-    if offset is None:
-        raise invalid("Invalid params: missing field `offset`.")
+    offset, text = config.number("offset"), config.get("bytes", object)
+    if offset is None or not isinstance(text, str | list):
+        raise invalid("Invalid params: a memcmp needs `offset` and `bytes`.")
     encoding = config.text("encoding", "base58")
-    text = config.get("bytes", object)
     try:
         if isinstance(text, list):
             wanted = bytes(text)

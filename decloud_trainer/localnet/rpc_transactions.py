@@ -8,7 +8,7 @@ import contextlib
 from typing import Any
 
 import base58
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
 from solders.message import Message, MessageV0, from_bytes_versioned
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
@@ -156,7 +156,7 @@ def is_blockhash_valid(ledger: Ledger, params: Params) -> Any:
     level = reached(ledger, params.config(1))
     try:
         blockhash = Hash.from_string(params.required(0, str))
-    except ValueError as error:
+    except ParseHashError as error:
         raise invalid(f"Invalid param: {error}") from None
     return with_context(ledger, level, ledger.blockhash_is_valid(blockhash, level))
 
