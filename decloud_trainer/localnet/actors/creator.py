@@ -63,8 +63,8 @@ def post_round(chain: ActorChain, content: Content, offer: Offer) -> Posted:
         try:
             return Posted(round_id, model_cid, chain.send(create))
         except ProgramError as error:
-            # Another creator was quicker with this number.
-            if error.name != "InvalidRoundId" or not attempts:
+            # Another creator was quicker with this number: its account exists.
+            if error.name not in ("InvalidRoundId", "AlreadyInUse") or not attempts:
                 raise
 
 
