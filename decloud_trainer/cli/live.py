@@ -38,6 +38,8 @@ SIGNS = {
 }
 # A pipe or a log gets a progress line at most this often per round; a terminal redraws one.
 LOG_EVERY_S = 15.0
+# Where a long reason goes on: behind the time and the sign, with room for a CID.
+REASON_COLUMN = 14
 
 
 class Teller:
@@ -65,7 +67,7 @@ class Teller:
         mark = sign("⚠️ " if told.problem else SIGNS[entry.state.value] if told.moved else "⏳")
         state = "problem" if told.problem else entry.state.value if told.moved else "waiting"
         prefix = f"[{clock_time(told.at)}] {mark}round #{entry.key.round_id} "
-        click.echo(folded(prefix, state_text(state, entry.reason)))
+        click.echo(folded(prefix, state_text(state, entry.reason), indent=REASON_COLUMN))
 
     def progress(self, told: Progress, now: float) -> None:
         if self._as_json:

@@ -38,19 +38,29 @@ def terminal_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def folded(prefix: str, text: str) -> str:
+def folded(prefix: str, text: str, *, indent: int | None = None) -> str:
     """Both on one line; on a terminal that is too narrow, the text goes on below its start.
 
     Words stay whole, so that a signature or a CID can be copied.
+
+    Args:
+        indent: the column where it goes on, if not below its start.
     """
     if not sys.stdout.isatty():
         return prefix + text
     from rich.cells import cell_len
 
-    indent = cell_len(prefix)
-    width = max(terminal_width() - indent, 20)
-    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-    return prefix + ("\n" + " " * indent).join(lines)
+    start = cell_len(prefix)
+    indent = start if indent is None else indent
+    lines = textwrap.wrap(
+        text,
+        max(terminal_width(), indent + 20),
+        initial_indent=" " * start,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return prefix + "\n".join(lines)[start:]
 
 
 def state_text(state: str, reason: str) -> str:
@@ -89,7 +99,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     # A pipe has no width: never fold what a script or a log may read.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:

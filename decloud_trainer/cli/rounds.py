@@ -231,6 +231,7 @@ def _through_daemon(
     as_json: bool,
 ) -> Entry:
     """With a daemon running: leave a request in the journal and follow the round there."""
+    from decloud_trainer.cli.live import REASON_COLUMN
     from decloud_trainer.rounds.journal import Journal
     from decloud_trainer.wiring import home_is_held, journal_path, scope_of
 
@@ -247,7 +248,8 @@ def _through_daemon(
         entry = journal.entry(scope.key(round_id))
         if state == "taken" and entry is not None:
             if not as_json and (line := state_text(entry.state.value, entry.reason)) != told:
-                click.echo(folded(f"[{clock_time(time.time())}] round #{round_id} ", line))
+                prefix = f"[{clock_time(time.time())}] round #{round_id} "
+                click.echo(folded(prefix, line, indent=REASON_COLUMN))
                 told = line
             if arrived(entry):
                 return entry
