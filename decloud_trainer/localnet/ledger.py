@@ -17,16 +17,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from solders.compute_budget import set_compute_unit_limit
 from solders.hash import Hash
 from solders.keypair import Keypair
-from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.signature import Signature
-from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from decloud_trainer.errors import ChainError, CorruptionError, InsufficientFunds, SettingsError
+from decloud_trainer.errors import (
+    ChainError,
+    CorruptionError,
+    DecloudError,
+    InsufficientFunds,
+    SettingsError,
+)
 from decloud_trainer.localnet.accounts import SYSTEM_PROGRAM, Account, AccountVersions
 from decloud_trainer.localnet.failures import (
     ALREADY_PROCESSED,
@@ -34,6 +37,7 @@ from decloud_trainer.localnet.failures import (
     Failure,
     sentence,
 )
+from decloud_trainer.localnet.faucet import FAUCET_LAMPORTS, faucet_transfer
 from decloud_trainer.localnet.history import History, Landed
 from decloud_trainer.localnet.machine import Machine, Outcome, TransactionKeys, landed_meta
 from decloud_trainer.localnet.slots import (
@@ -44,8 +48,6 @@ from decloud_trainer.localnet.slots import (
     Slot,
     Slots,
 )
-
-FAUCET_LAMPORTS = 500_000_000 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +215,13 @@ class Ledger:
 
         Raises:
             Refused: it left no trace.
+            DecloudError: the database failed; it left no trace either.
         """
         refusal = self._refusal(transaction, Commitment.PROCESSED)
         if refusal is not None:
             raise Refused(refusal)
         keys = self._vm.keys(transaction.message)
-        known = {key: self._vm.get(key) for key in keys.all if key not in self._versions}
+        states = {key: self._vm.get(key) for key in keys.all}
         before = self._vm.balances(keys)
         outcome = self._vm.execute(transaction, keys)
         if not outcome.landed:
@@ -231,9 +234,14 @@ class Ledger:
             wire=bytes(transaction),
             meta=landed_meta(outcome, keys, before, self._vm.balances(keys)),
         )
-        self._history.land(landed, keys.all, outcome.accounts)
+        try:
+            self._history.land(landed, keys.all, outcome.accounts)
+        except DecloudError:
+            for address in outcome.accounts:
+                self._vm.put(address, states[address])
+            raise
         for address, account in outcome.accounts.items():
-            self._write(address, account, before=known.get(address))
+            self._write(address, account, before=states[address])
         self._recent.setdefault(landed.slot, ([], {}))[0].append(landed)
         self._tell(
             Change(Commitment.PROCESSED, landed.slot, (landed,), tuple(outcome.accounts)),
@@ -287,19 +295,11 @@ class Ledger:
         """
         if not 0 < lamports <= FAUCET_LAMPORTS:
             raise SettingsError(f"{lamports} lamports can't be given; ask for at least 1")
-        faucet = self._faucet
-        # Two equal airdrops in one slot would be one transaction; the limit tells them apart.
         self._airdrops += 1
-        instructions = [
-            set_compute_unit_limit(10_000 + self._airdrops % 100_000),
-            transfer(
-                TransferParams(from_pubkey=faucet.pubkey(), to_pubkey=address, lamports=lamports)
-            ),
-        ]
-        message = Message.new_with_blockhash(
-            instructions, faucet.pubkey(), self.blockhash_at(Commitment.PROCESSED)
+        blockhash = self.blockhash_at(Commitment.PROCESSED)
+        landed = self.submit(
+            faucet_transfer(self._faucet, address, lamports, blockhash, self._airdrops)
         )
-        landed = self.submit(VersionedTransaction(message, [faucet]))
         if landed.error is not None:
             raise InsufficientFunds(
                 f"the airdrop of {lamports} lamports to {address} failed: {sentence(landed.error)}",
@@ -360,9 +360,10 @@ class Ledger:
     def _begin_slot(self, number: int) -> None:
         self._clock = max(self._clock, int(self._now() + self._offset))
         slot = Slot(number, Hash(secrets.token_bytes(32)), self._clock)
+        # First of all: if the database fails, the slot has not begun and can be tried again.
+        self._history.add_slot(number, slot.blockhash, slot.block_time, keep=REMEMBERED_SLOTS)
         self._vm.set_slot(number, self._clock, self._slots.hashes())
         self._slots.add(slot)
-        self._history.add_slot(number, slot.blockhash, slot.block_time, keep=REMEMBERED_SLOTS)
 
     def _refusal(self, transaction: VersionedTransaction, commitment: Commitment) -> Failure | None:
         if not self.blockhash_is_valid(transaction.message.recent_blockhash, commitment):
@@ -382,7 +383,7 @@ class Ledger:
     def _write(
         self, address: Pubkey, account: Account | None, *, before: Account | None = None
     ) -> None:
-        if before is not None:
+        if before is not None and address not in self._versions:
             self._versions.write(self._slots.floor, address, before)
         slot = self.current.number
         self._versions.write(slot, address, account)

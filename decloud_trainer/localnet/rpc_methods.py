@@ -67,7 +67,10 @@ def get_first_available_block(ledger: Ledger, params: Params) -> Any:
 
 
 def get_block_time(ledger: Ledger, params: Params) -> Any:
-    return ledger.block_time(params.required(0, int))
+    slot = params.required(0, int)
+    if not 0 <= slot < 2**63:
+        raise invalid("Invalid params: a slot is out of range.")
+    return ledger.block_time(slot)
 
 
 def get_transaction_count(ledger: Ledger, params: Params) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from decloud_trainer.errors import SettingsError
+from decloud_trainer.errors import DecloudError, SettingsError
 from decloud_trainer.localnet.control import control_routes
 from decloud_trainer.localnet.faults import Faults
 from decloud_trainer.localnet.ledger import Ledger
@@ -77,7 +77,6 @@ async def serve_ledger(
             await web.SockSite(runner, bound).start()
         if slot_s > 0:
             ticking = asyncio.create_task(_tick(ledger, slot_s))
-            ticking.add_done_callback(_report)
             stack.push_async_callback(_end, ticking)
         name = f"[{host}]" if ":" in host else host
         rpc_port, ws_port = rpc_socket.getsockname()[1], ws_socket.getsockname()[1]
@@ -135,18 +134,15 @@ async def _tick(ledger: Ledger, slot_s: float) -> None:
     due = clock() + slot_s
     while True:
         await asyncio.sleep(due - clock())
-        ledger.advance_slot()
+        try:
+            ledger.advance_slot()
+        except DecloudError as error:
+            log.error("the local ledger's slots stand still: %s", error)
         # After a stall (a sleeping laptop) slots go on from now; they aren't made up for.
         due = max(due + slot_s, clock())
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the slots of the local ledger stand still: %s", error)
-
-
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel it; an error that had ended it before is raised here."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

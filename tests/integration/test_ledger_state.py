@@ -13,9 +13,10 @@ import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 from transfers import SOL, signed_transfer
 
-from decloud_trainer.errors import CorruptionError
+from decloud_trainer.errors import CorruptionError, DecloudError
 from decloud_trainer.localnet.history import FILE
 from decloud_trainer.localnet.ledger import Ledger, Refused
 from decloud_trainer.localnet.slots import Commitment
@@ -119,4 +120,33 @@ def test_a_creation_that_was_cut_short_starts_over(tmp_path: Path) -> None:
     database.close()
     ledger = Ledger(tmp_path)
     ledger.airdrop(Pubkey.new_unique(), SOL)
+    ledger.close()
+
+
+def land_until_full(ledger: Ledger, transactions: list[VersionedTransaction]) -> int:
+    """How many landed before the database was full."""
+    for number, transaction in enumerate(transactions):
+        try:
+            ledger.submit(transaction)
+        except DecloudError:
+            return number
+    raise AssertionError("the database never was full")
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """What can't be stored has not happened: no money moved, and it may be sent again."""
+    ledger = Ledger(tmp_path)
+    payer, to = Keypair(), Pubkey.new_unique()
+    ledger.airdrop(payer.pubkey(), 5 * SOL)
+    pages = ledger._history._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._history._db.execute(f"PRAGMA max_page_count = {pages}")
+    blockhash = ledger.current.blockhash
+    transactions = [signed_transfer(payer, to, SOL // 100 + n, blockhash) for n in range(200)]
+    landed = land_until_full(ledger, transactions)
+    account = ledger.account(payer.pubkey())
+    assert account is not None
+    spent = sum(SOL // 100 + n + 5000 for n in range(landed))
+    assert account.lamports == 5 * SOL - spent
+    ledger._history._db.execute("PRAGMA max_page_count = 1000000")
+    assert ledger.submit(transactions[landed]).slot == ledger.current.number
     ledger.close()

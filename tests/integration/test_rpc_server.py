@@ -62,6 +62,10 @@ async def test_a_notification_gets_no_answer(net: Served) -> None:
         (b'{"jsonrpc": "2.0", "id": 1, "method": "getBalance", "params": []}', -32602),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "getBalance", "params": ["x0x"]}', -32602),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "getBlockTime", "params": [true]}', -32602),
+        (
+            b'{"jsonrpc": "2.0", "id": 1, "method": "getBlockTime", "params": [1%s]}' % (b"0" * 30),
+            -32602,
+        ),
     ],
 )
 async def test_wrong_requests_get_the_standard_codes(net: Served, body: bytes, code: int) -> None:
