@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,14 @@ import click
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
 from decloud_trainer.cli.output import JSON_OPTION, print_json
+from decloud_trainer.errors import DecloudError, NetworkError
 
 if TYPE_CHECKING:
     from decloud_trainer.config import Settings
     from decloud_trainer.wiring import Trainer
+
+# Between two looks whether the endpoint still serves the network of the start.
+GUARD_S = 15.0
 
 EPILOG = """\b
 Examples:
@@ -97,11 +102,39 @@ async def run_daemon(settings: Settings, keypair: str | None, verbose: bool, as_
     ) as trainer:
         await _greet(trainer, as_json, str(log_path))
         daemon = Daemon(trainer.engine, trainer.watch, trainer.scope, trainer.followed)
+        guard = asyncio.create_task(_guard_network(trainer))
+        guard.add_done_callback(lambda _: until.set())
         await daemon.run(until)
+        if guard.done():
+            guard.result()
+        guard.cancel()
         if not as_json:
             click.echo("stopping; rounds go on where they are at the next start")
     if as_json:
         print_json({"event": "stopped"})
+
+
+async def _guard_network(trainer: Trainer) -> None:
+    """Look again and again whether this is still the network of the start.
+
+    Round ids mean other rounds on another one, such as a local network that was started anew.
+
+    Raises:
+        DecloudError: it is another network.
+    """
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.wiring import services
+
+    async with Rpc(services(trainer.settings).rpc_url) as rpc:
+        while True:
+            await asyncio.sleep(GUARD_S)
+            with contextlib.suppress(NetworkError):
+                if await rpc.genesis_hash() != trainer.scope.genesis:
+                    raise DecloudError(
+                        "the RPC endpoint serves another network now than at the start "
+                        "(its genesis hash differs)",
+                        hint="start the daemon again; what it knows of the other one is kept",
+                    )
 
 
 async def _greet(trainer: Trainer, as_json: bool, log_path: str) -> None:
