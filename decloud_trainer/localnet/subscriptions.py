@@ -31,7 +31,6 @@ class Subscription(Protocol):
 
     Attributes:
         notification: the method name of its notifications.
-        once: whether it ends with the first of them that says it is the last.
     """
 
     notification: str
