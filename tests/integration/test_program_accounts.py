@@ -342,3 +342,21 @@ def test_new_accounts_at_addresses_that_hold_lamports() -> None:
         assert account.lamports == world.svm.minimum_balance_for_rent_exemption(size)
     assert world.balance(world.trainer) == before
     assert world.call("join_round").code == 0
+
+
+@pytest.mark.parametrize("name", ["submit_gradients", "claim_reward"])
+def test_a_submission_names_its_trainer(name: str) -> None:
+    """2001: at the right address, but with another trainer inside."""
+    world = ready(name)
+    address = submission_address(0, world.trainer.pubkey())
+    data = bytearray(world.data(address))
+    other = Pubkey.new_unique()
+    data[16:48] = bytes(other)
+    world.put(address, bytes(data), PROGRAM)
+    outcome = call(world, name)
+    assert outcome.code == 2001
+    assert outcome.lines[0] == (
+        "AnchorError caused by account: submission. Error Code: ConstraintHasOne. "
+        "Error Number: 2001. Error Message: A has one constraint was violated."
+    )
+    assert outcome.lines[1:] == ["Left:", str(other), "Right:", str(world.trainer.pubkey())]

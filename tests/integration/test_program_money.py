@@ -193,6 +193,17 @@ def test_the_trainers_count_reaches_its_limit() -> None:
     assert world.call("join_round", trainer=world.wallet()).code == 6010
 
 
+def test_the_submissions_count_does_not_wrap() -> None:
+    """At 255 the runtime's arithmetic error; the submission is not stored."""
+    world = World().training()
+    data = bytearray(world.data(round_address(0)))
+    data[132 + 59 : 134 + 59] = bytes([255, 255])
+    world.put(round_address(0), bytes(data), PROGRAM)
+    outcome = world.call("submit_gradients", le8(0) + string(CID))
+    assert "ArithmeticOverflow" in outcome.error
+    assert not world.submission().submitted
+
+
 def test_a_creator_without_the_money() -> None:
     """The system program's error 1; no round, the counter stays."""
     world = World()

@@ -16,10 +16,9 @@ static void parse_input(u8 *at) {
     at += 8;
     memory->account_count = count;
     for (u64 i = 0; i < count; i++) {
-        u8 duplicate_of = at[0];
-        Account *account = &memory->accounts[i < LISTED_ACCOUNTS_MAX ? i : 0];
-        Account ignored;
-        if (i >= LISTED_ACCOUNTS_MAX) account = &ignored;
+        u8 duplicate_of = at[0]; /* the index of an earlier account, or 0xff */
+        Account beyond;          /* one behind the table: read only to get past it */
+        Account *account = i < LISTED_ACCOUNTS_MAX ? &memory->accounts[i] : &beyond;
         if (duplicate_of != 0xff) {
             if (i < LISTED_ACCOUNTS_MAX) *account = memory->accounts[duplicate_of];
             at += 8;
