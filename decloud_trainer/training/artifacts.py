@@ -22,9 +22,12 @@ from decloud_trainer.errors import (
     TooLarge,
     TrainingError,
 )
+from decloud_trainer.training.limits import bounded_memory
 from decloud_trainer.training.networks import Shape
 from decloud_trainer.training.torchfile import Archive, Described, hostile
 
+# What a process with torch in it may hold; one has about 1 GiB after the import.
+PROCESS_BYTES = 6 * 1024**3
 MODEL_DTYPES = ("float32",)
 GRADIENT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _TORCH_DTYPES = {
@@ -57,14 +60,15 @@ def load_model(path: Path, max_bytes: int, sha256: str | None = None) -> Loaded:
         HostileFile: it breaks a rule for model files.
         TrainingError: it can't be read.
     """
-    data = _read(path, max_bytes)
-    digest = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and digest != sha256:
-        raise ContentMismatch(
-            f"{path} has the digest {digest[:16]}..., expected {sha256[:16]}...",
-            hint="fetch the model again",
-        )
-    return Loaded(parse(data, MODEL_DTYPES), digest, len(data))
+    with bounded_memory(PROCESS_BYTES + 8 * max_bytes):
+        data = _read(path, max_bytes)
+        digest = hashlib.sha256(data).hexdigest()
+        if sha256 is not None and digest != sha256:
+            raise ContentMismatch(
+                f"{path} has the digest {digest[:16]}..., expected {sha256[:16]}...",
+                hint="fetch the model again",
+            )
+        return Loaded(parse(data, MODEL_DTYPES), digest, len(data))
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -114,10 +114,11 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
     started = hooks.clock()
     if spec.deadline is not None and started >= spec.deadline:
         raise OutOfTime("the deadline had passed before the training began")
-    device = choose_device(spec.device, spec.threads)
     hooks.progress(Progress("load"))
+    # Before the device: a GPU's driver would count against the limit that holds while loading.
     loaded = load_model(spec.model.path, MAX_MODEL_BYTES, spec.model.sha256)
     architecture = _expected_architecture(loaded, spec)
+    device = choose_device(spec.device, spec.threads)
     hooks.progress(Progress("data"))
     samples = datasets.load(spec.data).split("train")
     check_labels(samples, architecture.classes, spec.data.name)

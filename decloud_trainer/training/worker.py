@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import sys
 import threading
 import time
@@ -22,12 +21,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from decloud_trainer.errors import DecloudError, JobFailed, SettingsError
+from decloud_trainer.training import limits
 from decloud_trainer.training.spec import InspectSpec, PrepareSpec, Progress, TrainSpec
 
 HEARTBEAT_S = 1.0
 MAX_LINE_BYTES = 1024**2
-# torch alone needs 1-2 GiB of address space for writable data; a model's file adds to that.
-INSPECT_DATA_BYTES = 6 * 1024**3
 EXIT_ERROR, EXIT_CANCELLED = 1, 130
 
 Spec = InspectSpec | PrepareSpec | TrainSpec
@@ -120,20 +118,6 @@ def read_job(line: bytes) -> tuple[Spec, Path]:
     return KINDS[job["kind"]].from_json(job["spec"]), folder
 
 
-def limit_resources(spec: Spec) -> None:
-    """No core dumps; a stranger's file may not take all memory.
-
-    The address-space limit would also count what CUDA and torch merely reserve, so writable data
-    is limited instead, where the system offers that.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if isinstance(spec, InspectSpec) and sys.platform == "linux":
-        limit = INSPECT_DATA_BYTES + 8 * spec.max_bytes
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard == resource.RLIM_INFINITY or limit < hard:
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
 def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[str, Any]:
     """Do the job and give its result as JSON."""
     # Imported here: torch takes seconds and memory. A wrong spec shall fail before that, and
@@ -168,6 +152,7 @@ def _error_event(events: Events, error: DecloudError) -> None:
 
 def main() -> int:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    limits.forbid_core_dumps()
     events, commands = Events(), Commands(0)
     line = commands.read_line()
     if not line:
@@ -176,7 +161,6 @@ def main() -> int:
     threading.Thread(target=commands.follow, daemon=True).start()
     try:
         spec, folder = read_job(line)
-        limit_resources(spec)
         result = run(spec, folder, events, commands)
     except DecloudError as error:
         _error_event(events, error)

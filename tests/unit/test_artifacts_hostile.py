@@ -7,6 +7,8 @@ import contextlib
 import io
 import os
 import pickle
+import resource
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decloud_trainer.errors import ContentMismatch, HostileFile, TooLarge, TrainingError
-from decloud_trainer.training.artifacts import GRADIENT_DTYPES, MODEL_DTYPES, load_model, parse
+from decloud_trainer.training.artifacts import (
+    GRADIENT_DTYPES,
+    MODEL_DTYPES,
+    PROCESS_BYTES,
+    load_model,
+    parse,
+)
+from decloud_trainer.training.limits import bounded_memory
 from decloud_trainer.training.networks import SimpleCNN, recognise
 
 Entries = dict[str, bytes]
@@ -298,7 +307,7 @@ def test_damaged_files_are_refused() -> None:
 GOOD = saved(small())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4))
 def test_mutated_files_are_refused_or_read(changes: list[tuple[int, int]]) -> None:
     """Whatever bytes are changed, the answer is tensors or HostileFile, never another error."""
@@ -315,7 +324,7 @@ def test_mutated_files_are_refused_or_read(changes: list[tuple[int, int]]) -> No
 PROGRAM = entries_of(GOOD)["archive/data.pkl"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(PROGRAM) - 1), st.integers(0, 255)), max_size=3),
     st.binary(max_size=8),
@@ -344,3 +353,12 @@ def test_a_file_is_bounded_and_named_by_its_digest(tmp_path: Path) -> None:
         load_model(path, len(GOOD), "0" * 64)
     with pytest.raises(TrainingError, match="can't read"):
         load_model(tmp_path / "absent.pt", 100)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_memory_is_limited_while_a_file_is_read() -> None:
+    """A demand far beyond the limit fails in this process, and only as long as it holds."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with bounded_memory(PROCESS_BYTES), pytest.raises(MemoryError):
+        bytearray(PROCESS_BYTES)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -1,0 +1,33 @@
+"""Limits that the operating system enforces on the training child."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from collections.abc import Iterator
+
+
+def forbid_core_dumps() -> None:
+    """A core file would hold whatever was in memory, and be gigabytes large."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextlib.contextmanager
+def bounded_memory(limit_bytes: int) -> Iterator[None]:
+    """While a stranger's file is read, a demand for more memory in all fails with MemoryError.
+
+    Writable data is limited and not the address space, most of which torch only reserves; and
+    only for this while, since a GPU's driver maps more later. Where the system has no such limit
+    (it is Linux's) nothing is limited.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [limit_bytes, *(each for each in (soft, hard) if each != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -1,0 +1,200 @@
+"""The loop, with a task that is no image classification: a polynomial fitted to points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decloud_trainer.errors import Diverged
+from decloud_trainer.training.device import Device
+from decloud_trainer.training.loop import Epoch, Plan, state_of, train
+from decloud_trainer.training.spec import Progress
+from decloud_trainer.training.task import Step, seed_for
+
+CPU = Device("cpu", None, 1)
+TRUE = torch.tensor([[0.5, -1.0, 2.0]])
+
+
+class Polynomial:
+    """Fit y = 0.5 - x + 2x^2 from 40 points; carries the points' mean as extra state."""
+
+    def __init__(self, seed: int = 0, size: int = 40, dropout: float = 0.0) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Dropout(dropout), nn.Linear(3, 1, bias=False))
+        x = torch.linspace(-1, 1, size)
+        self.inputs = torch.stack([x**0, x, x**2], dim=1)
+        self.targets = self.inputs @ TRUE.T
+        self.seed = seed
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-len(self.targets) // 8)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(seed_for(self.seed, epoch, "order"))
+        for chosen in torch.randperm(len(self.targets), generator=generator).split(8):
+            yield self.inputs[chosen], self.targets[chosen]
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> Step:
+        inputs, targets = batch
+        error = self.model(inputs) - targets
+        return Step((error**2).mean(), len(targets), {"absolute": error.detach().abs().sum()})
+
+    def metrics(self, sums: Mapping[str, float], samples: int) -> dict[str, float]:
+        return {"mean_error": sums["absolute"] / samples}
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {"mean": self.targets.mean()}
+
+
+class Clock:
+    """A clock that moves by a fixed step whenever it is read."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 1000.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def fit(
+    task: Polynomial,
+    epochs: int = 1,
+    clock: Callable[[], float] = lambda: 0.0,
+    progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **plan: float,
+) -> list[Epoch]:
+    options = {"learning_rate": 0.05, "seed": task.seed, **plan}
+    full = Plan(epochs=epochs, max_epochs=epochs, **options)  # type: ignore[arg-type]
+    return list(train(task, full, CPU, clock=clock, progress=progress, should_stop=should_stop))
+
+
+def weights(task: Polynomial) -> Tensor:
+    return task.model.state_dict()["1.weight"]
+
+
+def test_the_loop_learns_what_the_task_holds() -> None:
+    """Without knowing what it trains, the loop finds the polynomial."""
+    task = Polynomial()
+    epochs = fit(task, epochs=150)
+    assert torch.allclose(weights(task), TRUE, atol=0.02)
+    assert epochs[-1].loss is not None
+    assert epochs[0].loss is not None
+    assert epochs[-1].loss < epochs[0].loss / 1000
+    assert epochs[-1].metrics["mean_error"] < epochs[0].metrics["mean_error"]
+    assert [epoch.number for epoch in epochs] == list(range(1, 151))
+    assert (epochs[0].batches, epochs[0].samples, epochs[0].stopped) == (5, 40, None)
+
+
+def test_a_seed_decides_everything() -> None:
+    """Equal seeds give equal weights bit for bit, other seeds others; dropout included."""
+
+    def trained(seed: int) -> Tensor:
+        task = Polynomial(seed, dropout=0.3)
+        fit(task, epochs=3)
+        return weights(task)
+
+    assert torch.equal(trained(7), trained(7))
+    assert not torch.equal(trained(7), trained(8))
+
+
+def test_an_epoch_does_not_depend_on_what_happens_between_epochs() -> None:
+    """Whoever iterates may use random numbers or evaluate: the training stays the same."""
+
+    def trained(meddle: bool) -> Tensor:
+        task = Polynomial(dropout=0.3)
+        plan = Plan(epochs=3, max_epochs=3, learning_rate=0.05, seed=0)
+        for _ in train(
+            task,
+            plan,
+            CPU,
+            clock=lambda: 0.0,
+            progress=lambda _: None,
+            should_stop=lambda: False,
+        ):
+            if meddle:
+                torch.rand(5)
+                task.model.eval()
+        return weights(task)
+
+    assert torch.equal(trained(True), trained(False))
+
+
+def test_a_deadline_ends_the_run_before_the_next_batch() -> None:
+    """No batch begins at or after the deadline; what was trained until then is kept."""
+    task = Polynomial()
+    before = weights(task).clone()
+    epochs = fit(task, epochs=100, clock=Clock(1.0), deadline=1012.0)
+    assert epochs[-1].stopped == "deadline"
+    assert [epoch.batches for epoch in epochs] == [5, 3]
+    assert not torch.equal(weights(task), before)
+    nothing = fit(Polynomial(), clock=Clock(1.0), deadline=1.0)
+    assert (nothing[0].batches, nothing[0].loss, nothing[0].stopped) == (0, None, "deadline")
+
+
+def test_a_stop_is_obeyed_within_one_batch() -> None:
+    """The third look says stop: two batches were trained, and the run is over."""
+    answers = iter([False, False, True])
+    epochs = fit(Polynomial(), epochs=9, should_stop=lambda: next(answers))
+    assert [(epoch.batches, epoch.stopped) for epoch in epochs] == [(2, "stop")]
+
+
+def test_a_cancel_is_an_exception_from_a_callback() -> None:
+    """What a callback raises ends the run where it is raised."""
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel() -> bool:
+        raise Cancelled
+
+    task = Polynomial()
+    before = weights(task).clone()
+    with pytest.raises(Cancelled):
+        fit(task, should_stop=cancel)
+    assert torch.equal(weights(task), before)
+
+
+def test_max_batches_limits_every_epoch() -> None:
+    """Three batches of five, in each epoch."""
+    assert [epoch.batches for epoch in fit(Polynomial(), epochs=2, max_batches=3)] == [3, 3]
+    assert [epoch.batches for epoch in fit(Polynomial(), epochs=2, max_batches=99)] == [5, 5]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    """NaN is noticed and said with its place."""
+    task = Polynomial()
+    task.targets[3] = float("nan")
+    with pytest.raises(Diverged, match="epoch 1") as caught:
+        fit(task)
+    assert "learning rate" in caught.value.hint
+
+
+def test_progress_is_reported_by_time_and_at_the_end() -> None:
+    """About once a second, with speed and remaining time; never per batch."""
+    seen: list[Progress] = []
+    fit(Polynomial(size=800), epochs=2, clock=Clock(0.1), progress=seen.append)
+    assert 20 < len(seen) < 30, "200 batches in 20 s"
+    assert [p.batch for p in seen if p.epoch == 1 and p.batch is not None] == sorted(
+        p.batch for p in seen if p.epoch == 1 and p.batch is not None
+    )
+    assert all((p.stage, p.epochs, p.batches) == ("train", 2, 100) for p in seen)
+    middle = seen[5]
+    assert middle.samples_per_s == pytest.approx(80, rel=0.1)
+    assert middle.eta_s == pytest.approx((200 - (middle.batch or 0)) * 0.1, rel=0.1)
+    assert seen[-1].eta_s == pytest.approx(0)
+
+
+def test_a_state_is_a_copy_with_the_tasks_own_extras() -> None:
+    """The state that is kept doesn't change when training goes on."""
+    task = Polynomial()
+    state = state_of(task)
+    kept = state["1.weight"].clone()
+    fit(task)
+    assert torch.equal(state["1.weight"], kept)
+    assert state["mean"] == task.targets.mean()
