@@ -125,13 +125,17 @@ class Archive:
         program = self.read("data.pkl", MAX_PICKLE_BYTES)
         result = _Reader().run(program)
         if not isinstance(result, dict):
-            hostile(f"the file holds a {type(result).__name__}, not a dict of tensors")
+            hostile(f"the file holds a {_kind(result)}, not a dict of tensors")
         for key, value in result.items():
             if not isinstance(key, str):
                 hostile(f"the file's dict has a key that is no text: {key!r:.60}")
             if not isinstance(value, Described):
-                hostile(f"{key!a:.60} is a {type(value).__name__}, not a plain tensor")
+                hostile(f"{key!a:.60} is a {_kind(value)}, not a plain tensor")
         return result
+
+
+def _kind(value: object) -> str:
+    return "tensor" if isinstance(value, Described) else type(value).__name__.lstrip("_")
 
 
 def _open(data: bytes) -> zipfile.ZipFile:

@@ -231,7 +231,7 @@ def test_only_plain_float_tensors_are_accepted() -> None:
 def test_only_a_flat_dict_is_accepted() -> None:
     """Nested dicts, lists, numbers, odd keys and whole modules are refused."""
     refused(saved([torch.ones(1)]), "holds a list")
-    refused(saved(torch.ones(1)), "holds a Described")
+    refused(saved(torch.ones(1)), "holds a tensor, not a dict")
     refused(saved({}), "no tensor")
     refused(saved({"state_dict": {"a": torch.ones(1)}}), "'state_dict' is a dict")
     refused(saved({"epoch": 3}), "'epoch' is a int")
