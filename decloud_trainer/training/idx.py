@@ -7,11 +7,9 @@ then exactly that many bytes. Two files make a split: images (N, H, W) and label
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
