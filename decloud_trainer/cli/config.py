@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,8 +57,8 @@ def config(
         _reset(yes)
     changes = _changes(assignments, preset, add_mapping, add_path)
     if changes:
+        _check(changes)
         settings_file.update(changes)
-        settings_file.load()  # the whole must make sense, too
         if not as_json:
             click.echo(f"saved {', '.join(changes)} in {settings_file.config_path()}")
     if show:
@@ -81,12 +82,38 @@ def _changes(
                 f"--set takes KEY=VALUE, not {key!r}",
                 hint="for example --set epochs=3",
             )
-        changes[settings_file.row_of(key).setting.key] = _value_of(key, value)
+        setting = settings_file.row_of(key).setting
+        changes[setting.key] = _value_of(key, value)
+        settings_file.parse(setting.key, changes[setting.key], "--set")
     if mappings:
         changes["dataset_mappings"] = dict(_pair(text, "--add-mapping") for text in mappings)
     if paths:
         changes["dataset_paths"] = dict(_checked_path(text) for text in paths)
     return changes
+
+
+def _check(changes: dict[str, Any]) -> None:
+    """Refuse changes that don't fit each other or the rest; nothing is written yet."""
+    if changes.get("private_key"):
+        from decloud_trainer.chain.wallet import load_wallet
+
+        load_wallet(environ={}, private_key=changes["private_key"])
+    path = changes.get("keypair_path")
+    if path and not Path(path).expanduser().exists():
+        click.echo(f"note: there is no file {path}", err=True)
+    try:
+        settings_file.load(options=changes)
+    except SettingsError:
+        if _file_is_sound():  # else these changes may be what mends it
+            raise
+
+
+def _file_is_sound() -> bool:
+    try:
+        settings_file.load()
+    except SettingsError:
+        return False
+    return True
 
 
 def _value_of(key: str, value: str) -> str:

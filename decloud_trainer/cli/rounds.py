@@ -98,6 +98,8 @@ def status(ctx: click.Context, round_id: int, as_json: bool) -> None:
 
 
 def _print_known(known: dict[str, Any]) -> None:
+    from decloud_trainer.cli.live import REASON_COLUMN
+
     here = known["here"]
     if here is None:
         click.echo("\nHere: nothing was done for this round")
@@ -109,7 +111,8 @@ def _print_known(known: dict[str, Any]) -> None:
         text = (
             _LONG_WORD.sub(r"\1...", event["text"]) if event["kind"] == "intent" else event["text"]
         )
-        click.echo(folded(f"  {clock_time(event['at'])} {event['state']:<10} ", text))
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
+        click.echo(folded(f"  {at} {event['state']:<10} ", text, indent=REASON_COLUMN))
     if known["transactions"]:
         click.echo("Transactions:")
     for line in known["transactions"]:

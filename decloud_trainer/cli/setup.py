@@ -189,6 +189,7 @@ def _write(answers: Mapping[str, Any], wallet: str | None) -> None:
     from decloud_trainer.chain.wallet import create_keypair_file, load_wallet
 
     changes = dict(answers)
+    settings_file.load(options=changes)  # they must fit each other before anything is written
     if changes.get("private_key"):
         # Checked before it is stored; the message never repeats it.
         load_wallet(environ={}, private_key=changes["private_key"])
