@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from decloud_trainer.chain.wallet import Wallet
     from decloud_trainer.ipfs.pins import PinService
     from decloud_trainer.localnet.options import Endpoints
-    from decloud_trainer.rounds.daemon import Scope
     from decloud_trainer.rounds.engine import Engine, Told
+    from decloud_trainer.rounds.intake import Scope
     from decloud_trainer.rounds.parts import Progress, TrainingPlan
     from decloud_trainer.rounds.policy import Terms
     from decloud_trainer.rounds.ports import Pins, Watch
@@ -285,7 +285,7 @@ def home_is_held() -> bool:
 async def scope_of(settings: Settings, keypair: str | None) -> Scope:
     """What the journal's rows of this wallet, program and network have in common."""
     from decloud_trainer.chain.rpc import Rpc
-    from decloud_trainer.rounds.daemon import Scope
+    from decloud_trainer.rounds.intake import Scope
 
     wallet = wallet_of(settings, keypair)
     async with Rpc(services(settings).rpc_url) as rpc:
@@ -327,8 +327,8 @@ async def open_trainer(
     from decloud_trainer.jobs.attempt import Limits
     from decloud_trainer.jobs.store import JobStore
     from decloud_trainer.jobs.supervisor import TRAINING_WORKER, Supervisor
-    from decloud_trainer.rounds.daemon import Scope
     from decloud_trainer.rounds.engine import Engine
+    from decloud_trainer.rounds.intake import Scope
     from decloud_trainer.rounds.journal import JournalThread
     from decloud_trainer.rounds.parts import Parts
 

@@ -16,7 +16,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,7 +95,7 @@ class RoundWatch:
         """Is the subscription up? For display."""
         return self._is_up
 
-    async def changes(self) -> AsyncIterator[Round]:
+    async def changes(self) -> AsyncGenerator[Round, None]:
         """See the port. For one reader; `aclose()` the iterator to end the connection."""
         tasks = [
             asyncio.create_task(self._keep_listening(), name="watch: listen"),

@@ -25,7 +25,8 @@ from decloud_trainer.errors import DecloudError, RoundError, SettingsError, Wall
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
-    from decloud_trainer.rounds.entry import Entry
+    from decloud_trainer.rounds.entry import Entry, RowKey
+    from decloud_trainer.rounds.journal import Journal
     from decloud_trainer.rounds.model import Round, Submission
 
 # A signature in a journal's line; `status` lists them in full below.
@@ -208,8 +209,9 @@ async def _by_ourselves(
     """With no daemon running: hold the lock and run the same steps."""
     from decloud_trainer.cli.live import Teller
     from decloud_trainer.cli.logs import start_logging
-    from decloud_trainer.rounds.daemon import run_until, take_request
+    from decloud_trainer.rounds.daemon import run_until
     from decloud_trainer.rounds.entry import Request
+    from decloud_trainer.rounds.intake import take_request
     from decloud_trainer.wiring import open_trainer
 
     start_logging("commands", verbose=ctx.obj["verbose"])
@@ -220,7 +222,7 @@ async def _by_ourselves(
         on_event=teller.event,
         on_progress=lambda told: teller.progress(told, time.monotonic()),
     ) as trainer:
-        request = Request(0, kind, round_id, args)
+        request = Request(0, kind, trainer.scope.key(round_id), args)
         entry = await take_request(trainer.engine, trainer.scope, request)
         return await run_until(trainer.engine, entry, _arrived(kind))
 
@@ -234,21 +236,33 @@ def _through_daemon(
     as_json: bool,
 ) -> Entry:
     """With a daemon running: leave a request in the journal and follow the round there."""
-    from decloud_trainer.cli.live import REASON_COLUMN
     from decloud_trainer.rounds.journal import Journal
-    from decloud_trainer.wiring import home_is_held, journal_path, scope_of
+    from decloud_trainer.wiring import journal_path, scope_of
 
     scope = asyncio.run(scope_of(settings, ctx.obj["keypair"]))
     journal = Journal(journal_path())
-    number = journal.ask(kind, round_id, args)
+    number = journal.ask(kind, scope.key(round_id), args)
     if not as_json:
         click.echo(f"a daemon is running: it was asked to {kind} round {round_id}", err=True)
+    try:
+        return _follow(journal, number, scope.key(round_id), kind, as_json)
+    finally:
+        journal.withdraw(number)  # nothing, unless nobody has taken it yet
+        journal.close()
+
+
+def _follow(journal: Journal, number: int, key: RowKey, kind: str, as_json: bool) -> Entry:
+    """Show what the daemon does for a request, until the round is where it was wanted."""
+    from decloud_trainer.cli.live import REASON_COLUMN
+    from decloud_trainer.wiring import home_is_held
+
+    round_id = key.round_id
     arrived, told = _arrived(kind), ""
     while True:
         state, answer = journal.answer_of(number)
         if state == "refused":
             raise RoundError(answer)
-        entry = journal.entry(scope.key(round_id))
+        entry = journal.entry(key)
         if state == "taken" and entry is not None:
             if not as_json and (line := state_text(entry.state.value, entry.reason)) != told:
                 prefix = f"[{clock_time(time.time())}] round #{round_id} "

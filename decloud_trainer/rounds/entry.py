@@ -41,6 +41,10 @@ class State(enum.Enum):
         )
 
 
+# A row in this time's future is due only when its round changes or a user asks.
+NEVER = 1e12
+
+
 @dataclass(frozen=True, slots=True)
 class RowKey:
     """A round as one wallet sees it: ids repeat across clusters, programs, local networks."""
@@ -61,7 +65,8 @@ class Facts:
     epochs: int | None = None  # a user's choice for this round
     max_batches: int | None = None
     adopted: bool = False  # joined by another run or machine
-    refused: str = ""  # fetch: why this round's model can never be trained here
+    idle: bool = False  # train: joined, but others hold it up or work on it: holds no slot
+    refused: str = ""  # fetch, join: why this round is never taken, unless a user asks for it
     train_on: str = ""  # fetch: dataset key that training uses
     data_samples: int | None = None  # fetch: number of training samples
     model_sha256: str = ""  # fetch
@@ -75,6 +80,7 @@ class Facts:
     preview_after: float | None = None
     gradient_cid: str = ""  # pin
     contribution_bps: int | None = None  # complete
+    unpaid_since: float | None = None  # complete: since when the chain shows no share of ours
 
     @property
     def improvement(self) -> float | None:
@@ -82,6 +88,13 @@ class Facts:
         if self.preview_before is None or self.preview_after is None:
             return None
         return self.preview_after - self.preview_before
+
+
+NOTHING_KNOWN = Facts()
+
+
+def takes_slot(state: State, facts: Facts) -> bool:
+    return state.holds_slot and not facts.idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +141,13 @@ class SentIntent:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command asked of the daemon."""
+    """What a command asked of the daemon: to `join`, `train` or `claim` a round."""
 
     id: int
     kind: str
-    round_id: int
+    key: RowKey
     args: dict[str, Any]
+
+    @property
+    def round_id(self) -> int:
+        return self.key.round_id

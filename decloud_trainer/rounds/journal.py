@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -24,6 +23,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from decloud_trainer.errors import CorruptionError, DecloudError
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.rounds.entry import (
+    NOTHING_KNOWN,
     Entry,
     Event,
     Facts,
@@ -31,125 +31,92 @@ from decloud_trainer.rounds.entry import (
     RowKey,
     SentIntent,
     State,
+    takes_slot,
 )
-from decloud_trainer.rounds.model import (
-    Action,
-    ActionKind,
-    Dataset,
-    Intent,
-    Outcome,
-    OutcomeState,
-    Round,
-    RoundStatus,
+from decloud_trainer.rounds.journal_rows import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    entry_of,
+    event_of,
+    facts_json,
+    intent_of,
+    key_values,
+    read_id,
+    request_of,
+    round_json,
+    sent_intent_of,
 )
+from decloud_trainer.rounds.model import ActionKind, Intent, Outcome, Round, RoundStatus
 
-SCHEMA_VERSION = 1
+# A free slot is offered to skipped rounds that would be decided again so soon anyway: not to
+# those that are refused for good, or that let others go first after a failure.
+OFFER_WITHIN_S = 60.0
 
-
-_SCHEMA = """
-CREATE TABLE rounds (
-    row INTEGER PRIMARY KEY,
-    genesis TEXT NOT NULL, program TEXT NOT NULL, wallet TEXT NOT NULL,
-    round_id INTEGER NOT NULL,
-    state TEXT NOT NULL, reason TEXT NOT NULL,
-    facts TEXT NOT NULL, seen TEXT,
-    is_open INTEGER NOT NULL, holds_slot INTEGER NOT NULL,
-    not_before REAL NOT NULL, failures INTEGER NOT NULL,
-    created_at REAL NOT NULL, updated_at REAL NOT NULL,
-    UNIQUE (genesis, program, wallet, round_id)
-) STRICT;
-CREATE INDEX rounds_open ON rounds(genesis, program, wallet, not_before) WHERE is_open;
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
-    row INTEGER NOT NULL REFERENCES rounds(row),
-    at REAL NOT NULL, kind TEXT NOT NULL,
-    from_state TEXT NOT NULL, to_state TEXT NOT NULL, text TEXT NOT NULL
-) STRICT;
-CREATE INDEX events_row ON events(row);
-CREATE TABLE intents (
-    signature TEXT PRIMARY KEY,
-    row INTEGER NOT NULL REFERENCES rounds(row),
-    kind TEXT NOT NULL, cid TEXT NOT NULL,
-    raw BLOB NOT NULL, last_valid_height INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    state TEXT NOT NULL, slot INTEGER, fee INTEGER NOT NULL, change INTEGER NOT NULL,
-    error_name TEXT NOT NULL, error_number INTEGER, error TEXT NOT NULL
-) STRICT;
--- At most one transaction of a kind may be under way for a round: money moves once.
-CREATE UNIQUE INDEX intents_open ON intents(row, kind) WHERE state = 'open';
-CREATE TABLE requests (
-    id INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL, round_id INTEGER NOT NULL, args TEXT NOT NULL,
-    state TEXT NOT NULL, answer TEXT NOT NULL, created_at REAL NOT NULL
-) STRICT;
-CREATE INDEX requests_state ON requests(state);
-"""
+_MINE = "genesis = ? AND program = ? AND wallet = ?"
+# Made ready while no validator has taken the round: others may go first.
+_EARLY = (
+    "state IN ('watching', 'fetched')"
+    f" AND json_extract(seen, '$.status') = '{RoundStatus.WAITING_VALIDATOR.value}'"
+)
+_FRESH = "not_before = 0, facts = json_remove(facts, '$.refused')"
+_JOINABLE = (
+    "json_extract(seen, '$.status') IN"
+    f" ('{RoundStatus.WAITING_VALIDATOR.value}', '{RoundStatus.WAITING_TRAINERS.value}')"
+)
 
 
 class Journal:
-    """Opened once per process and thread; every method is one transaction."""
+    """Opened once per process and thread; every method is one transaction.
+
+    Every method raises CorruptionError when the file is damaged, and DecloudError when it can't
+    be used now: a full disk, another process's lock.
+    """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Open or create the journal.
 
         Raises:
             CorruptionError: the file is not a journal, or damaged.
-            DecloudError: it was written by a newer version.
+            DecloudError: it was written by a newer version, or can't be opened.
         """
-        make_private_dir(path.parent)
-        path.touch(mode=0o600)
         self._path = path
         self._clock = clock
-        try:
+        make_private_dir(path.parent)
+        with self._translated():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+                with contextlib.suppress(FileNotFoundError):
+                    name.chmod(0o600)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.row_factory = sqlite3.Row
+        try:
+            with self._translated():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA foreign_keys = ON")
             self._create()
-        except sqlite3.DatabaseError as error:
-            raise CorruptionError(
-                f"the journal {path} can't be read: {error}",
-                hint="move it away; rewards are found again from the chain",
-            ) from error
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.chmod(f"{path}{suffix}", 0o600)
+        except DecloudError:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         self._db.close()
 
-    def _create(self) -> None:
-        with self._transaction():
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version > SCHEMA_VERSION:
-                raise DecloudError(
-                    f"the journal {self._path} was written by a newer version",
-                    hint="upgrade decloud-trainer, or set DECLOUD_HOME to another folder",
-                )
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     # Rounds
 
-    def saw(self, key: RowKey, seen: Round, *, state: State = State.SEEN, reason: str = "") -> bool:
+    def saw(
+        self,
+        key: RowKey,
+        seen: Round,
+        *,
+        state: State = State.SEEN,
+        reason: str = "",
+        facts: Facts = NOTHING_KNOWN,
+    ) -> bool:
         """Note a round as it is on chain now; True if that is news, and its step is due at once.
 
-        A new row starts in `state`."""
-        snapshot = _round_json(seen)
+        A new row starts in `state` with `facts`."""
+        snapshot = round_json(seen)
         now = self._clock()
         with self._transaction():
             found = self._find(key)
@@ -157,13 +124,15 @@ class Journal:
                 cursor = self._db.execute(
                     "INSERT INTO rounds (genesis, program, wallet, round_id, state, reason, facts,"
                     " seen, is_open, holds_slot, not_before, failures, created_at, updated_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, '{}', ?, 1, ?, 0, 0, ?, ?)",
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
                     (
-                        *_key_values(key),
+                        *key_values(key),
                         state.value,
                         reason,
+                        facts_json(facts),
                         snapshot,
-                        state.holds_slot,
+                        not state.is_final,
+                        takes_slot(state, facts),
                         now,
                         now,
                     ),
@@ -180,69 +149,73 @@ class Journal:
 
     def entry(self, key: RowKey) -> Entry | None:
         found = self._find(key)
-        return _entry(found) if found is not None else None
+        return entry_of(found) if found is not None else None
 
     def entries(self, scope: RowKey | None = None) -> list[Entry]:
         """All rows, or those that share the scope's genesis, program and wallet."""
         if scope is None:
-            rows = self._db.execute("SELECT * FROM rounds ORDER BY row")
+            rows = self._read("SELECT * FROM rounds ORDER BY row")
         else:
-            rows = self._db.execute(
-                "SELECT * FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
-                " ORDER BY round_id",
-                _key_values(scope)[:3],
+            rows = self._read(
+                f"SELECT * FROM rounds WHERE {_MINE} ORDER BY round_id",  # noqa: S608
+                *key_values(scope)[:3],
             )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     def due(self, scope: RowKey, now: float) -> list[Entry]:
         """Rows of the scope that aren't final and whose time has come, oldest first."""
-        rows = self._db.execute(
-            "SELECT * FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
+        rows = self._read(
+            f"SELECT * FROM rounds WHERE {_MINE}"  # noqa: S608
             " AND is_open AND not_before <= ? ORDER BY row",
-            (*_key_values(scope)[:3], now),
+            *key_values(scope)[:3],
+            now,
         )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
-    def next_time(self, scope: RowKey) -> float | None:
-        """The earliest `not_before` among open rows."""
-        (found,) = self._db.execute(
-            "SELECT MIN(not_before) FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
-            " AND is_open",
-            _key_values(scope)[:3],
-        ).fetchone()
-        return None if found is None else float(found)
+    def next_time(self, scope: RowKey, besides: Collection[int] = ()) -> float | None:
+        """The earliest `not_before` among open rows, besides the rows of those numbers."""
+        rows = self._read(
+            f"SELECT row, not_before FROM rounds WHERE {_MINE} AND is_open"  # noqa: S608
+            " ORDER BY not_before LIMIT ?",
+            *key_values(scope)[:3],
+            len(besides) + 1,
+        )
+        return next((row["not_before"] for row in rows if row["row"] not in besides), None)
 
     def active_ids(self, scope: RowKey) -> set[int]:
         """Rounds that we take part in, or are about to."""
-        rows = self._db.execute(
-            "SELECT round_id FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
+        rows = self._read(
+            f"SELECT round_id FROM rounds WHERE {_MINE}"  # noqa: S608
             " AND is_open AND state NOT IN ('seen', 'skipped')",
-            _key_values(scope)[:3],
+            *key_values(scope)[:3],
         )
-        return {row["round_id"] for row in rows}
+        return {read_id(row["round_id"]) for row in rows}
 
-    def move(self, entry: Entry, state: State, reason: str, facts: Facts) -> Entry:
-        """Put the row into a state; the event row says why. Due at once."""
+    def move(
+        self, entry: Entry, state: State, reason: str, facts: Facts, *, until: float = 0.0
+    ) -> Entry:
+        """Put the row into a state; the event row says why.
+
+        Its next step is due at once, or at `until`; a change of the round that came during the
+        step isn't overslept. A slot that becomes free makes skipped rows due."""
         with self._transaction():
             self._db.execute(
                 "UPDATE rounds SET state = ?, reason = ?, facts = ?, is_open = ?,"
-                " holds_slot = ?, not_before = 0, failures = 0, updated_at = ? WHERE row = ?",
+                " holds_slot = ?, not_before = ?, failures = 0, updated_at = ? WHERE row = ?",
                 (
                     state.value,
                     reason,
-                    _facts_json(facts),
+                    facts_json(facts),
                     not state.is_final,
-                    state.holds_slot,
+                    takes_slot(state, facts),
+                    self._due_at(entry, until),
                     self._clock(),
                     entry.row,
                 ),
             )
             if state is not entry.state or reason != entry.reason:
                 self._event(entry.row, "state", entry.state.value, state.value, reason)
-            if entry.state.holds_slot and not state.holds_slot:
-                self._db.execute(
-                    "UPDATE rounds SET not_before = 0 WHERE state = ?", (State.SKIPPED.value,)
-                )
+            self._offer_slot(entry, state, facts)
         return self._reread(entry)
 
     def wait(
@@ -250,19 +223,17 @@ class Journal:
     ) -> Entry:
         """Leave the row in its state until a time, or until the round changes.
 
-        A change of the round that came during the step isn't overslept."""
+        A change of the round that came during the step isn't overslept, except by the back-off
+        of a step that failed."""
         with self._transaction():
-            (seen,) = self._db.execute(
-                "SELECT seen FROM rounds WHERE row = ?", (entry.row,)
-            ).fetchone()
-            changed = not failed and entry.round is not None and seen != _round_json(entry.round)
             self._db.execute(
-                "UPDATE rounds SET reason = ?, facts = ?, not_before = ?, failures = ?,"
-                " updated_at = ? WHERE row = ?",
+                "UPDATE rounds SET reason = ?, facts = ?, holds_slot = ?, not_before = ?,"
+                " failures = ?, updated_at = ? WHERE row = ?",
                 (
                     reason,
-                    _facts_json(facts),
-                    0 if changed else until,
+                    facts_json(facts),
+                    takes_slot(entry.state, facts),
+                    until if failed else self._due_at(entry, until),
                     entry.failures + 1 if failed else 0,
                     self._clock(),
                     entry.row,
@@ -271,76 +242,81 @@ class Journal:
             if reason != entry.reason:
                 kind = "problem" if failed else "wait"
                 self._event(entry.row, kind, entry.state.value, entry.state.value, reason)
+            self._offer_slot(entry, entry.state, facts)
         return self._reread(entry)
-
-    def note(self, entry: Entry, kind: str, text: str) -> None:
-        """Add to the row's story without changing the row."""
-        with self._transaction():
-            self._event(entry.row, kind, entry.state.value, entry.state.value, text)
 
     def revise(self, entry: Entry, facts: Facts) -> Entry:
         """Replace the row's facts and make it due."""
         with self._transaction():
             self._db.execute(
-                "UPDATE rounds SET facts = ?, not_before = 0 WHERE row = ?",
-                (_facts_json(facts), entry.row),
+                "UPDATE rounds SET facts = ?, holds_slot = ?, not_before = 0 WHERE row = ?",
+                (facts_json(facts), takes_slot(entry.state, facts), entry.row),
             )
         return self._reread(entry)
 
-    def slots_in_use(self, scope: RowKey) -> int:
-        (count,) = self._db.execute(
-            "SELECT COUNT(*) FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
-            " AND is_open AND holds_slot",
-            _key_values(scope)[:3],
-        ).fetchone()
-        return int(count)
+    def reconsider(self, scope: RowKey) -> None:
+        """Have skipped rounds that could still be joined decided anew: the settings, or what
+        is on this machine, may have changed."""
+        with self._transaction():
+            self._db.execute(
+                f"UPDATE rounds SET {_FRESH} WHERE {_MINE}"  # noqa: S608
+                f" AND state = 'skipped' AND {_JOINABLE}",
+                key_values(scope)[:3],
+            )
+
+    def slots_in_use(self, entry: Entry, *, with_early: bool) -> int:
+        """How many rounds of the entry's scope hold a slot, besides its own.
+
+        Args:
+            with_early: count also rounds that only wait for a validator.
+        """
+        early = "" if with_early else f" AND NOT ({_EARLY})"
+        (found,) = self._read(
+            f"SELECT COUNT(*) AS number FROM rounds WHERE {_MINE}"  # noqa: S608
+            f" AND is_open AND holds_slot AND row != ?{early}",
+            *key_values(entry.key)[:3],
+            entry.row,
+        )
+        return int(found["number"])
 
     def events(self, entry: Entry) -> list[Event]:
-        rows = self._db.execute("SELECT * FROM events WHERE row = ? ORDER BY id", (entry.row,))
-        return [
-            Event(
-                row["at"],
-                entry.key.round_id,
-                row["kind"],
-                row["from_state"],
-                row["to_state"],
-                row["text"],
-            )
-            for row in rows
-        ]
+        rows = self._read("SELECT * FROM events WHERE row = ? ORDER BY id", entry.row)
+        return [event_of(row, entry.key.round_id) for row in rows]
 
     # Intents
 
     def record_intent(self, entry: Entry, intent: Intent) -> None:
-        """Durable when this returns; only then may the intent be sent."""
+        """Durable when this returns; only then may the intent be sent.
+
+        The same bytes may come again after they were refused unsent: signing is deterministic,
+        and a blockhash is the newest one for some time."""
+        action = intent.action
         with self._transaction():
             self._db.execute(
                 "INSERT INTO intents VALUES"
-                " (?, ?, ?, ?, ?, ?, ?, 'open', NULL, 0, 0, '', NULL, '')",
+                " (?, ?, ?, ?, ?, ?, ?, 'open', NULL, 0, 0, '', NULL, '')"
+                " ON CONFLICT (signature) DO UPDATE SET state = 'open'"
+                " WHERE state = 'rejected' AND slot IS NULL",
                 (
                     intent.signature,
                     entry.row,
-                    intent.action.kind.value,
-                    intent.action.cid,
+                    action.kind.value,
+                    action.cid,
                     intent.raw,
                     intent.last_valid_height,
                     self._clock(),
                 ),
             )
-            self._event(
-                entry.row,
-                "intent",
-                entry.state.value,
-                entry.state.value,
-                f"{intent.action.kind.value}: signed {intent.signature}",
-            )
+            text = f"{action.kind.value}: signed {intent.signature}"
+            self._event(entry.row, "intent", entry.state.value, entry.state.value, text)
 
     def open_intent(self, entry: Entry, kind: ActionKind) -> Intent | None:
-        row = self._db.execute(
+        rows = self._read(
             "SELECT * FROM intents WHERE row = ? AND kind = ? AND state = 'open'",
-            (entry.row, kind.value),
-        ).fetchone()
-        return _intent(row, entry.key.round_id) if row is not None else None
+            entry.row,
+            kind.value,
+        )
+        return intent_of(rows[0], entry.key.round_id) if rows else None
 
     def settle_intent(self, entry: Entry, intent: Intent, outcome: Outcome) -> None:
         with self._transaction():
@@ -365,66 +341,123 @@ class Journal:
 
     def intents(self, entry: Entry | None = None) -> list[SentIntent]:
         """Of one round, or of all, oldest first."""
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT i.*, r.round_id FROM intents i JOIN rounds r ON r.row = i.row"
-            " WHERE ?1 IS NULL OR i.row = ?1 ORDER BY i.created_at",
-            (entry.row if entry else None,),
+            " WHERE ?1 IS NULL OR i.row = ?1 ORDER BY i.rowid",
+            entry.row if entry else None,
         )
-        return [
-            SentIntent(
-                row["round_id"], _intent(row, row["round_id"]), row["created_at"], _outcome(row)
-            )
-            for row in rows
-        ]
+        return [sent_intent_of(row) for row in rows]
 
     # Requests
 
-    def ask(self, kind: str, round_id: int, args: dict[str, Any]) -> int:
-        """Leave a request for the daemon; its number."""
+    def ask(self, kind: str, key: RowKey, args: dict[str, Any]) -> int:
+        """Leave a request for the daemon that works for the key's network and wallet; its
+        number."""
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO requests (kind, round_id, args, state, answer, created_at)"
-                " VALUES (?, ?, ?, 'new', '', ?)",
-                (kind, round_id, json.dumps(args), self._clock()),
+                "INSERT INTO requests (genesis, program, wallet, round_id, kind, args, state,"
+                " answer, created_at) VALUES (?, ?, ?, ?, ?, ?, 'new', '', ?)",
+                (*key_values(key), kind, json.dumps(args), self._clock()),
             )
         return int(cursor.lastrowid or 0)
 
     def new_requests(self) -> list[Request]:
-        rows = self._db.execute("SELECT * FROM requests WHERE state = 'new' ORDER BY id")
-        return [
-            Request(row["id"], row["kind"], row["round_id"], json.loads(row["args"]))
-            for row in rows
-        ]
+        """Requests that nobody has answered, whoever they are for."""
+        rows = self._read("SELECT * FROM requests WHERE state = 'new' ORDER BY id")
+        return [request_of(row) for row in rows]
 
     def answer(self, request: int, text: str) -> None:
-        """Mark a request as taken (empty text) or refused (why)."""
+        """Mark a request as taken (empty text) or refused (why), unless it was withdrawn."""
         with self._transaction():
             self._db.execute(
-                "UPDATE requests SET state = ?, answer = ? WHERE id = ?",
+                "UPDATE requests SET state = ?, answer = ? WHERE id = ? AND state = 'new'",
                 ("refused" if text else "taken", text, request),
             )
 
+    def withdraw(self, request: int) -> None:
+        """Nobody waits for it any more: if no daemon has taken it yet, none will."""
+        self.answer(request, "withdrawn: the command that asked has ended")
+
     def answer_of(self, request: int) -> tuple[str, str]:
         """(state, answer) of a request: new, taken or refused."""
-        row = self._db.execute(
-            "SELECT state, answer FROM requests WHERE id = ?", (request,)
-        ).fetchone()
+        (row,) = self._read("SELECT state, answer FROM requests WHERE id = ?", request)
         return row["state"], row["answer"]
 
     # Internals
 
+    def _create(self) -> None:
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in SCHEMA.split(";\n"):
+                    if statement.strip():
+                        self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version > SCHEMA_VERSION:
+                raise DecloudError(
+                    f"the journal {self._path} was written by a newer version",
+                    hint="upgrade decloud-trainer, or set DECLOUD_HOME to another folder",
+                )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._translated():
+            return self._db.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one place where SQLite's errors become ours."""
+        try:
+            yield
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise  # a mistake of ours: not the file's fault
+        except (sqlite3.OperationalError, OSError) as error:
+            raise DecloudError(
+                f"can't use the journal {self._path}: {error}",
+                hint="check the disk's free space and the file's owner",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise CorruptionError(
+                f"the journal {self._path} can't be read: {error}",
+                hint="move it away; rewards are found again from the chain",
+            ) from error
+
     def _find(self, key: RowKey) -> sqlite3.Row | None:
-        found: sqlite3.Row | None = self._db.execute(
-            "SELECT * FROM rounds WHERE genesis = ? AND program = ? AND wallet = ?"
-            " AND round_id = ?",
-            _key_values(key),
-        ).fetchone()
-        return found
+        rows = self._read(
+            f"SELECT * FROM rounds WHERE {_MINE} AND round_id = ?",  # noqa: S608
+            *key_values(key),
+        )
+        return rows[0] if rows else None
+
+    def _due_at(self, entry: Entry, until: float) -> float:
+        """`until`, or now if the round is no longer as the step found it when it began."""
+        (row,) = self._db.execute("SELECT seen FROM rounds WHERE row = ?", (entry.row,))
+        known = None if entry.round is None else round_json(entry.round)
+        return until if known in (None, row["seen"]) else 0.0
+
+    def _offer_slot(self, before: Entry, state: State, facts: Facts) -> None:
+        """If the row has given up a slot: the skipped rounds that may want it are due."""
+        if takes_slot(before.state, before.facts) and not takes_slot(state, facts):
+            self._db.execute(
+                f"UPDATE rounds SET not_before = 0 WHERE {_MINE}"  # noqa: S608
+                " AND state = 'skipped' AND not_before < ? AND row != ?",
+                (*key_values(before.key)[:3], self._clock() + OFFER_WITHIN_S, before.row),
+            )
 
     def _reread(self, entry: Entry) -> Entry:
-        return _entry(
-            self._db.execute("SELECT * FROM rounds WHERE row = ?", (entry.row,)).fetchone()
-        )
+        (row,) = self._read("SELECT * FROM rounds WHERE row = ?", entry.row)
+        return entry_of(row)
 
     def _event(self, row: int, kind: str, before: str, after: str, text: str) -> None:
         self._db.execute(
@@ -459,75 +492,3 @@ class JournalThread:
     def close(self) -> None:
         self._pool.submit(self._journal.close).result()
         self._pool.shutdown()
-
-
-def _key_values(key: RowKey) -> tuple[str, str, str, int]:
-    return key.genesis, key.program, key.wallet, key.round_id
-
-
-def _facts_json(facts: Facts) -> str:
-    return json.dumps(
-        {
-            field.name: value
-            for field in dataclasses.fields(Facts)
-            if (value := getattr(facts, field.name)) != field.default
-        }
-    )
-
-
-def _round_json(seen: Round) -> str:
-    values = dataclasses.asdict(seen)
-    values["status"] = seen.status.value
-    return json.dumps(values, sort_keys=True)
-
-
-def _round(text: str | None) -> Round | None:
-    if text is None:
-        return None
-    values = json.loads(text)
-    values["status"] = RoundStatus(values["status"])
-    values["dataset"] = Dataset(**values["dataset"])
-    return Round(**values)
-
-
-def _known(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    facts = json.loads(row["facts"])
-    return Entry(
-        row=row["row"],
-        key=RowKey(row["genesis"], row["program"], row["wallet"], row["round_id"]),
-        state=State(row["state"]),
-        reason=row["reason"],
-        facts=Facts(**_known(facts, (field.name for field in dataclasses.fields(Facts)))),
-        round=_round(row["seen"]),
-        not_before=row["not_before"],
-        failures=row["failures"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
-
-
-def _intent(row: sqlite3.Row, round_id: int) -> Intent:
-    return Intent(
-        Action(ActionKind(row["kind"]), round_id, row["cid"]),
-        row["signature"],
-        row["raw"],
-        row["last_valid_height"],
-    )
-
-
-def _outcome(row: sqlite3.Row) -> Outcome | None:
-    if row["state"] == "open":
-        return None
-    return Outcome(
-        OutcomeState(row["state"]),
-        row["slot"],
-        row["fee"],
-        row["change"],
-        row["error_name"],
-        row["error_number"],
-        row["error"],
-    )

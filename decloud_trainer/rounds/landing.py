@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from decloud_trainer.rounds.entry import Entry
 from decloud_trainer.rounds.journal import Journal
-from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome
+from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
 from decloud_trainer.rounds.parts import Parts
 
 
 async def land(parts: Parts, entry: Entry, action: Action) -> Outcome:
-    """Have a new transaction on chain, or know that it never will be."""
+    """Have a new transaction on chain, or know that it never will be.
+
+    Only after `settled` has found none of the kind that landed or is open."""
     intent = await parts.sender.prepare(action)
     await parts.journal(Journal.record_intent, entry, intent)
     return await _settle(parts, entry, intent, fresh=True)
 
 
-async def settle_open(parts: Parts, entry: Entry, kind: ActionKind) -> Outcome | None:
-    """Learn the fate of a transaction that an earlier run left open; None if there is none."""
+async def settled(parts: Parts, entry: Entry, kind: ActionKind) -> Outcome | None:
+    """The outcome of the row's transaction of that kind that landed, if one did.
+
+    First learns the fate of one that an earlier run left open; then this is its outcome,
+    whatever it is. The journal is asked before the chain, whose answer may be an old one."""
     intent = await parts.journal(Journal.open_intent, entry, kind)
-    if intent is None:
-        return None
-    return await _settle(parts, entry, intent, fresh=False)
+    if intent is not None:
+        return await _settle(parts, entry, intent, fresh=False)
+    for sent in await parts.journal(Journal.intents, entry):
+        landed = sent.outcome is not None and sent.outcome.state is OutcomeState.LANDED
+        if landed and sent.intent.action.kind is kind:
+            return sent.outcome
+    return None
 
 
 async def _settle(parts: Parts, entry: Entry, intent: Intent, *, fresh: bool) -> Outcome:

@@ -69,13 +69,18 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Move:
+    """The row goes to another state. Its next step waits for `pause_s`, or for a change."""
+
     state: State
     reason: str
     facts: Facts
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
+    """The row stays. Its step runs again after `seconds`, or when the round changes."""
+
     reason: str
     seconds: float
     facts: Facts

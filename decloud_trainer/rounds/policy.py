@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from decloud_trainer.money import format_sol
@@ -12,6 +12,8 @@ from decloud_trainer.rounds.model import Costs, Round, RoundStatus
 PLATFORM_FEE_BPS = 200
 # join, submit, claim
 TRANSACTIONS_PER_ROUND = 3
+# Solana refuses a transaction that leaves its payer with less than the rent of a bare account.
+WALLET_MINIMUM_LAMPORTS = 890_880
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,6 @@ class Terms:
     Attributes:
         datasets: accepted dataset keys; empty accepts any that can be trained.
         trained_on: requested key -> key of the local data that stands in for it (mappings).
-        untrainable: key -> why nothing here can train it, for keys that the user named.
         trainable: keys for which data and a loader exist here.
     """
 
@@ -48,12 +49,13 @@ class Situation:
 
     Attributes:
         now: unix seconds.
-        rounds_in_work: rounds of ours that hold a slot.
+        balance_lamports: the wallet's; None if it wasn't looked up, and then nothing fails by it.
+        rounds_in_work: other rounds of ours that hold a slot.
         training_s: expected seconds of the training, from measured speed; None if unmeasured.
     """
 
     now: float
-    balance_lamports: int
+    balance_lamports: int | None
     costs: Costs
     rounds_in_work: int
     training_s: float | None = None
@@ -62,11 +64,16 @@ class Situation:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Attributes:
-    take: watch, fetch and join it; otherwise skip it for now.
+    take: watch, fetch and join it, or hand it in; otherwise skip it for now.
+    lasting: against it, until the round itself changes or a user asks for it.
     """
 
     take: bool
     reason: str
+    lasting: bool = False
+
+
+_Refusal = Callable[[Round, Terms, Situation], str]
 
 
 def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = False) -> Decision:
@@ -75,14 +82,17 @@ def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = Fa
     Args:
         asked: the user named this round: filters and slots don't apply, impossibilities do.
     """
-    for refuse in (_closed, _untrainable, _unaffordable, _too_slow):
+    against: list[_Refusal] = [_closed, _untrainable, _too_slow]
+    if not asked:
+        against += [_unwanted, _unprofitable]
+    for refuse in against:
+        if reason := refuse(round, terms, situation):
+            return Decision(False, reason, lasting=True)
+    for refuse in [_unaffordable] if asked else [_busy, _unaffordable]:
         if reason := refuse(round, terms, situation):
             return Decision(False, reason)
     if asked:
         return Decision(True, "asked for")
-    for refuse in (_unwanted, _unprofitable, _busy):
-        if reason := refuse(round, terms, situation):
-            return Decision(False, reason)
     share = expected_share_lamports(round, others=round.trainers_count)
     return Decision(
         True,
@@ -126,12 +136,13 @@ def _untrainable(round: Round, terms: Terms, situation: Situation) -> str:
 
 
 def _unaffordable(round: Round, terms: Terms, situation: Situation) -> str:
-    needed = total_costs(situation.costs)
-    if situation.balance_lamports >= needed:
+    costs = total_costs(situation.costs)
+    balance = situation.balance_lamports
+    if balance is None or balance >= costs + WALLET_MINIMUM_LAMPORTS:
         return ""
     return (
-        f"the wallet holds {format_sol(situation.balance_lamports)}, "
-        f"taking part needs {format_sol(needed)} for rent and fees"
+        f"the wallet holds {format_sol(balance)}, taking part needs {format_sol(costs)} for rent "
+        f"and fees, and {format_sol(WALLET_MINIMUM_LAMPORTS)} must stay"
     )
 
 

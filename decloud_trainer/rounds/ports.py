@@ -5,7 +5,7 @@ Every method may raise a `NetworkError` (retryable, nothing is known to have cha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -60,7 +60,7 @@ class Sender(Protocol):
 class Watch(Protocol):
     """Tells when rounds change."""
 
-    def changes(self) -> AsyncIterator[Round]:
+    def changes(self) -> AsyncGenerator[Round, None]:
         """Rounds as they appear and change, for ever. Hints: they may repeat, come late or out
         of order, and single ones may be lost; all open rounds are told again after each
         reconnect and from time to time. Never raises a NetworkError: it waits and goes on."""

@@ -2,24 +2,36 @@
 
 A step reads the chain, does its work and says where the row goes (`Move`) or that it stays
 (`Wait`). It may be run again after a crash at any point: work may be done twice, money moves
-once, because every transaction goes through `land`.
+once, because every transaction goes through `land`. The chain's answers may be older than what
+this daemon did itself, so a transaction's outcome goes before what the accounts show, and no
+row is given up because of a single look.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decloud_trainer.errors import PinRefused, RoundError, TrainingError, UntrustedData
+from decloud_trainer.errors import (
+    ContentMismatch,
+    DecloudError,
+    GatewayError,
+    JobFailed,
+    PinRefused,
+    RoundError,
+    TrainingError,
+    UntrustedData,
+)
 from decloud_trainer.files import sha256_file
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds import policy
-from decloud_trainer.rounds.entry import Entry, Facts, State
+from decloud_trainer.rounds.entry import NEVER, Entry, Facts, State
 from decloud_trainer.rounds.journal import Journal
-from decloud_trainer.rounds.landing import land, settle_open
+from decloud_trainer.rounds.landing import land, settled
 from decloud_trainer.rounds.model import (
     Action,
     ActionKind,
@@ -32,31 +44,45 @@ from decloud_trainer.rounds.model import (
 from decloud_trainer.rounds.parts import Move, Parts, Result, Wait
 from decloud_trainer.rounds.training_jobs import prepare_round, train_round
 
-# A row in this time's future is due only when its round changes or the user asks.
-NEVER = 1e12
-# Between two looks at a round when no event says that it changed.
+# Between two looks at a round when no event says that it changed; more, the older the row is.
 RECHECK_S = 30.0
+LONGEST_RECHECK_S = 3600.0
+# A read that contradicts what we know is probably an old answer: look again so soon.
+LOOK_AGAIN_S = 2.0
 # Kept free before submit_deadline for pinning and landing the submission: at most this, and at
 # most this part of what is left.
 SUBMIT_MARGIN_S = 45.0
 SUBMIT_MARGIN_PART = 0.25
 # An adopted round (another machine may be at work on it) is trained when so little is left.
 ADOPT_WITHIN_S = 600.0
+# So long after the join deadline, a validator that hasn't started the training holds up no slot.
+LATE_START_S = 900.0
+# So often in a row a model may fail to come before its round makes room for others, and how long.
+MODEL_TRIES = 7
+MODEL_PAUSE_S = 600.0
+# After a join that the wallet couldn't pay although it seemed to.
+POOR_PAUSE_S = 120.0
+# The chain must show a completed round without a share of ours for so long.
+UNPAID_S = 20.0
+# Between two claims that were refused: doubled each time, at most the second.
+CLAIM_PAUSE_S, LONGEST_CLAIM_PAUSE_S = 60.0, 3600.0
+# Refusals of a join that no later try can change.
+_FINAL_REFUSALS = frozenset({"JoinDeadlinePassed", "MaxTrainersReached"})
 
 
 async def decide(parts: Parts, entry: Entry) -> Result:
     """SEEN, SKIPPED -> WATCHING or SKIPPED: is this round worth it?"""
+    if entry.round is not None:  # most are refused without asking the chain anything
+        decision = await _decision(parts, entry, entry.round, look_up_balance=False)
+        if not decision.take:
+            return _skip(entry, decision)
     round = await read_round(parts, entry)
     if await parts.chain.submission(round.id) is not None and not round.status.is_over:
-        return Move(State.JOINED, "already joined", entry.facts)
+        return await _joined(parts, entry)
     decision = await _decision(parts, entry, round)
     if decision.take:
         return Move(State.WATCHING, decision.reason, entry.facts)
-    joinable = round.status in (RoundStatus.WAITING_VALIDATOR, RoundStatus.WAITING_TRAINERS)
-    pause = NEVER if entry.facts.refused or not joinable else RECHECK_S
-    if entry.state is State.SKIPPED:
-        return Wait(decision.reason, pause, entry.facts)
-    return Move(State.SKIPPED, decision.reason, entry.facts)
+    return _skip(entry, decision)
 
 
 async def fetch(parts: Parts, entry: Entry) -> Result:
@@ -66,37 +92,43 @@ async def fetch(parts: Parts, entry: Entry) -> Result:
     round = await read_round(parts, entry)
     decision = await _decision(parts, entry, round)
     if not decision.take:
-        return Move(State.SKIPPED, decision.reason, entry.facts)
+        return _skip(entry, decision)
     key = parts.terms.data_for(round.dataset.key)
     assert key is not None, "a decision to take it implies data"
     try:
         facts = await prepare_round(parts, entry, round, key)
-    except (TrainingError, UntrustedData) as error:
-        refused = dataclasses.replace(entry.facts, refused=str(error))
-        return Move(State.SKIPPED, f"can't be trained here: {error}", refused)
+    except (GatewayError, ContentMismatch) as error:
+        if entry.failures >= MODEL_TRIES:
+            reason = f"its model can't be had for now: {error}"
+            return Move(State.SKIPPED, reason, entry.facts, MODEL_PAUSE_S)
+        raise GatewayError(error.message, hint=error.hint) from error  # so it is tried again
+    except (TrainingError, UntrustedData, JobFailed) as error:
+        return _refuse(entry, f"can't be trained here: {error}")
     reason = f"model verified: {facts.architecture}, {facts.parameters:,} parameters"
     return Move(State.FETCHED, reason, facts)
 
 
 async def join(parts: Parts, entry: Entry) -> Result:
     """FETCHED -> JOINED, as soon as the round can be joined."""
-    round = await read_round(parts, entry)
-    outcome = await settle_open(parts, entry, ActionKind.JOIN)
-    if await parts.chain.submission(round.id) is not None:
+    outcome = await settled(parts, entry, ActionKind.JOIN)
+    if outcome is not None and outcome.state is OutcomeState.LANDED:
         return Move(State.JOINED, _landed(outcome, "joined"), entry.facts)
+    round = await read_round(parts, entry)
+    if await parts.chain.submission(round.id) is not None:
+        return await _joined(parts, entry)
     decision = await _decision(parts, entry, round)
     if not decision.take:
-        return Move(State.SKIPPED, decision.reason, entry.facts)
+        return _skip(entry, decision)
     if round.status is RoundStatus.WAITING_VALIDATOR:
-        return Wait("waiting for a validator to take the round", RECHECK_S, entry.facts)
+        return Wait(
+            "waiting for a validator to take the round", _recheck(parts, entry), entry.facts
+        )
     outcome = await land(parts, entry, Action(ActionKind.JOIN, round.id))
     if outcome.state is OutcomeState.LANDED:
         return Move(State.JOINED, _landed(outcome, "joined"), entry.facts)
     if outcome.state is OutcomeState.EXPIRED:
         return Wait("the join never landed; trying again", 0, entry.facts)
-    if await parts.chain.submission(round.id) is not None:
-        return Move(State.JOINED, "already joined", entry.facts)
-    return Move(State.SKIPPED, f"the join was refused: {outcome.error}", entry.facts)
+    return await _join_refused(parts, entry, outcome)
 
 
 async def train(parts: Parts, entry: Entry) -> Result:
@@ -105,46 +137,37 @@ async def train(parts: Parts, entry: Entry) -> Result:
     submission = await parts.chain.submission(round.id)
     if submission is not None and submission.submitted:
         return Move(State.SUBMITTED, "already submitted", _with_cid(entry.facts, submission))
+    if round.status in (RoundStatus.WAITING_VALIDATOR, RoundStatus.WAITING_TRAINERS):
+        return _await_training(parts, entry, round)
+    if (end := _no_submission_any_more(parts, entry, round)) is not None:
+        return end
     facts = entry.facts
-    if round.status is RoundStatus.WAITING_TRAINERS:
-        return Wait("joined; waiting for the training phase", RECHECK_S, facts)
-    if round.status is not RoundStatus.TRAINING:
-        return _too_late(round, facts)
-    now = parts.clock()
-    left = round.submit_deadline - now
-    if left <= 0:
-        return Move(State.LOST, "the submit deadline passed before training", facts)
+    left = round.submit_deadline - parts.clock()
     if not facts.asked_train:
         if not parts.terms.auto_train:
             reason = f"auto_train is off: `decloud-trainer train {round.id}` trains it"
             return Wait(reason, RECHECK_S, facts)
         if facts.adopted and left > ADOPT_WITHIN_S:
             reason = "joined elsewhere; `decloud-trainer train` or a near deadline starts it here"
-            return Wait(reason, min(RECHECK_S, left - ADOPT_WITHIN_S), facts)
+            idle = dataclasses.replace(facts, idle=True)
+            return Wait(reason, min(RECHECK_S, left - ADOPT_WITHIN_S), idle)
+    if facts.idle:
+        facts = dataclasses.replace(facts, idle=False)
+        entry = await parts.journal(Journal.revise, entry, facts)
     if not facts.model_sha256:  # joined by another run or machine
         key = parts.terms.data_for(round.dataset.key)
         if key is None:
             raise TrainingError(f"Dataset not found: {round.dataset} can't be trained here")
         facts = await prepare_round(parts, entry, round, key)
     deadline = round.submit_deadline - min(SUBMIT_MARGIN_S, left * SUBMIT_MARGIN_PART)
-    result = await train_round(parts, entry, facts, round, parts.to_local(deadline))
-    preview = result.get("preview") or {}
-    folder = Path(result["folder"])
-    facts = dataclasses.replace(
-        facts,
-        artifact=str(folder / result["artifact"]),
-        artifact_sha256=result["sha256"],
-        preview_before=preview.get("before"),
-        preview_after=preview.get("after"),
-    )
-    return Move(State.TRAINED, _trained(result, facts), facts)
+    return await _trained(parts, entry, facts, round, parts.to_local(deadline))
 
 
 async def pin(parts: Parts, entry: Entry) -> Result:
     """TRAINED -> PINNED: is it worth submitting? Then make the artefact public."""
     round = await read_round(parts, entry)
-    if round.status is not RoundStatus.TRAINING or parts.clock() > round.submit_deadline:
-        return _too_late(round, entry.facts)
+    if (end := _no_submission_any_more(parts, entry, round)) is not None:
+        return end
     costs = await parts.chain.costs()
     decision = policy.decide_submission(
         round, parts.terms, costs, improvement=entry.facts.improvement
@@ -158,30 +181,33 @@ async def pin(parts: Parts, entry: Entry) -> Result:
         cid = await parts.pins.pin(artifact, name=f"gradient_round_{round.id}.pt")
     except PinRefused as error:
         # The user can mend this while the round is open: keep trying, keep saying so.
-        return Wait(f"{error} {error.hint}".strip(), 20.0, entry.facts)
+        return Wait(f"{error}. {error.hint}".strip(), 20.0, entry.facts)
     facts = dataclasses.replace(entry.facts, gradient_cid=cid)
     return Move(State.PINNED, f"pinned {cid} ({decision.reason})", facts)
 
 
 async def submit(parts: Parts, entry: Entry) -> Result:
     """PINNED -> SUBMITTED: one shot; the chain takes no second submission."""
+    outcome = await settled(parts, entry, ActionKind.SUBMIT)
     round = await read_round(parts, entry)
-    outcome = await settle_open(parts, entry, ActionKind.SUBMIT)
     submission = await parts.chain.submission(round.id)
+    has_landed = outcome is not None and outcome.state is OutcomeState.LANDED
     if submission is not None and submission.submitted:
         facts = _with_cid(entry.facts, submission)
         return Move(State.SUBMITTED, _landed(outcome, "submitted"), facts)
-    if outcome is not None and outcome.state is OutcomeState.LANDED:
+    if has_landed:
         return Move(State.SUBMITTED, _landed(outcome, "submitted"), entry.facts)
-    if round.status is not RoundStatus.TRAINING or parts.clock() > round.submit_deadline:
-        return _too_late(round, entry.facts)
+    if (end := _no_submission_any_more(parts, entry, round)) is not None:
+        return end
     action = Action(ActionKind.SUBMIT, round.id, entry.facts.gradient_cid)
     outcome = await land(parts, entry, action)
     if outcome.state is OutcomeState.LANDED:
         return Move(State.SUBMITTED, _landed(outcome, "submitted"), entry.facts)
     if outcome.state is OutcomeState.EXPIRED:
         return Wait("the submission never landed; trying again", 0, entry.facts)
-    return Wait(f"the submission was refused: {outcome.error}", 5.0, entry.facts)
+    # A refusal before broadcasting costs nothing, an executed one costs its fee each time.
+    pause = 5.0 if outcome.slot is None else 60.0
+    return Wait(f"the submission was refused, trying again: {outcome.error}", pause, entry.facts)
 
 
 async def complete(parts: Parts, entry: Entry) -> Result:
@@ -190,40 +216,39 @@ async def complete(parts: Parts, entry: Entry) -> Result:
     if round.status in (RoundStatus.EXPIRED, RoundStatus.CANCELLED):
         return Move(State.LOST, f"the round ended {round.status.value}: no rewards", entry.facts)
     if round.status is not RoundStatus.COMPLETED:
-        return Wait("submitted; waiting for the validator", RECHECK_S, entry.facts)
+        reason = "submitted; waiting for the validator"
+        return Wait(reason, _recheck(parts, entry), entry.facts)
     submission = await parts.chain.submission(round.id)
-    if submission is None:
-        return Wait("the chain doesn't show our submission yet", 5.0, entry.facts)
-    facts = dataclasses.replace(entry.facts, contribution_bps=submission.contribution_bps)
-    share = f"share {submission.contribution_bps / 100:.2f} %"
-    if submission.reward_claimed:
-        return Move(State.CLAIMED, f"{share}; already claimed", facts)
-    if not submission.submitted:
-        return Move(State.LOST, "the round completed without our submission", facts)
-    if submission.contribution_bps == 0:
-        return Move(State.LOST, "the validator gave our submission no share", facts)
-    return Move(State.CLAIMABLE, f"completed: {share}", facts)
+    if submission is not None and (submission.contribution_bps or submission.reward_claimed):
+        bps = submission.contribution_bps
+        facts = dataclasses.replace(entry.facts, contribution_bps=bps, unpaid_since=None)
+        share = f"share {bps / 100:.2f} %"
+        if submission.reward_claimed:
+            return Move(State.CLAIMED, f"{share}; already claimed", facts)
+        return Move(State.CLAIMABLE, f"completed: {share}", facts)
+    return _unpaid(parts, entry, submission)
 
 
 async def claim(parts: Parts, entry: Entry) -> Result:
     """CLAIMABLE -> CLAIMED."""
-    round = await read_round(parts, entry)
-    outcome = await settle_open(parts, entry, ActionKind.CLAIM)
-    submission = await parts.chain.submission(round.id)
+    round_id = entry.key.round_id
+    outcome = await settled(parts, entry, ActionKind.CLAIM)
     if outcome is not None and outcome.state is OutcomeState.LANDED:
         return Move(State.CLAIMED, _claimed(outcome), entry.facts)
+    submission = await parts.chain.submission(round_id)
     if submission is not None and submission.reward_claimed:
         return Move(State.CLAIMED, "the chain shows the reward as claimed", entry.facts)
     if not parts.terms.auto_claim and not entry.facts.asked_claim:
-        reason = f"auto_claim is off: `decloud-trainer claim {round.id}` claims it"
-        return Wait(reason, RECHECK_S, entry.facts)
-    outcome = await land(parts, entry, Action(ActionKind.CLAIM, round.id))
+        reason = f"auto_claim is off: `decloud-trainer claim {round_id}` claims it"
+        return Wait(reason, _recheck(parts, entry), entry.facts)
+    outcome = await land(parts, entry, Action(ActionKind.CLAIM, round_id))
     if outcome.state is OutcomeState.LANDED:
         return Move(State.CLAIMED, _claimed(outcome), entry.facts)
     if outcome.state is OutcomeState.EXPIRED:
         return Wait("the claim never landed; trying again", 0, entry.facts)
     # Other trainers' claims can free what holds it up (a vault may not end up below its rent).
-    return Wait(f"the claim was refused, trying again: {outcome.error}", 60.0, entry.facts)
+    pause = await _claim_pause(parts, entry)
+    return Wait(f"the claim was refused, trying again: {outcome.error}", pause, entry.facts)
 
 
 # Reading
@@ -241,19 +266,28 @@ async def read_round(parts: Parts, entry: Entry) -> Round:
     return round
 
 
+def _recheck(parts: Parts, entry: Entry) -> float:
+    """The watch tells of changes; this is for those that it loses."""
+    age = parts.clock() - entry.created_at
+    return min(max(RECHECK_S, age / 20), LONGEST_RECHECK_S)
+
+
 def _is_intact(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_file(path) == sha256
 
 
-async def _decision(parts: Parts, entry: Entry, round: Round) -> policy.Decision:
+async def _decision(
+    parts: Parts, entry: Entry, round: Round, *, look_up_balance: bool = True
+) -> policy.Decision:
     if entry.facts.refused:
-        return policy.Decision(False, f"can't be trained here: {entry.facts.refused}")
-    in_work = await parts.journal(Journal.slots_in_use, entry.key)
+        return policy.Decision(False, entry.facts.refused, lasting=True)
+    # What no validator has taken yet may hold slots, but not against a round to be joined now.
+    with_early = round.status is RoundStatus.WAITING_VALIDATOR
     situation = policy.Situation(
         now=parts.clock(),
-        balance_lamports=await parts.chain.balance(),
+        balance_lamports=await parts.chain.balance() if look_up_balance else None,
         costs=await parts.chain.costs(),
-        rounds_in_work=in_work - entry.state.holds_slot,
+        rounds_in_work=await parts.journal(Journal.slots_in_use, entry, with_early=with_early),
         training_s=_training_s(parts, entry.facts),
     )
     return policy.decide(round, parts.terms, situation, asked=entry.facts.asked_join)
@@ -268,6 +302,143 @@ def _training_s(parts: Parts, facts: Facts) -> float | None:
     if most:
         samples = min(samples, most * parts.plan.batch_size)
     return samples / facts.samples_per_s
+
+
+# Parts of steps
+
+
+def _skip(entry: Entry, decision: policy.Decision) -> Result:
+    pause = NEVER if decision.lasting else RECHECK_S
+    if entry.state is State.SKIPPED:
+        return Wait(decision.reason, pause, entry.facts)
+    return Move(State.SKIPPED, decision.reason, entry.facts, pause)
+
+
+def _refuse(entry: Entry, reason: str) -> Move:
+    facts = dataclasses.replace(entry.facts, refused=reason)
+    return Move(State.SKIPPED, reason, facts, NEVER)
+
+
+async def _joined(parts: Parts, entry: Entry) -> Move:
+    """To JOINED, since the chain shows our submission: by whom, the journal knows."""
+    outcome = await settled(parts, entry, ActionKind.JOIN)
+    here = outcome is not None and outcome.state is OutcomeState.LANDED
+    facts = dataclasses.replace(entry.facts, adopted=not here)
+    return Move(State.JOINED, "joined; the chain shows it", facts)
+
+
+async def _join_refused(parts: Parts, entry: Entry, outcome: Outcome) -> Result:
+    if await parts.chain.submission(entry.key.round_id) is not None:
+        return await _joined(parts, entry)
+    reason = f"the join was refused: {outcome.error}"
+    if outcome.error_name in _FINAL_REFUSALS or outcome.slot is not None:
+        return _refuse(entry, reason)  # an executed refusal costs its fee each time
+    if outcome.error_name == "InsufficientFunds":
+        return Move(State.SKIPPED, reason, entry.facts, POOR_PAUSE_S)
+    return Wait(reason, 5.0, entry.facts)
+
+
+def _await_training(parts: Parts, entry: Entry, round: Round) -> Wait:
+    late = 0 < round.join_deadline < parts.clock() - LATE_START_S
+    reason = "joined; waiting for the training phase"
+    if late:
+        reason = "joined; the validator is late to start the training (this holds no slot)"
+    elsewhere = entry.facts.adopted and not entry.facts.asked_train
+    facts = dataclasses.replace(entry.facts, idle=late or elsewhere)
+    return Wait(reason, _recheck(parts, entry), facts)
+
+
+def _no_submission_any_more(parts: Parts, entry: Entry, round: Round) -> Result | None:
+    """What to do when the round doesn't take our submission; None when it does."""
+    if round.status is RoundStatus.TRAINING:
+        if parts.clock() <= round.submit_deadline:
+            return None
+        return Move(State.LOST, "the submit deadline passed before our submission", entry.facts)
+    if round.status in (RoundStatus.WAITING_VALIDATOR, RoundStatus.WAITING_TRAINERS):
+        # It has been in training before: this answer is older than that.
+        return Wait("the endpoint shows an old state of the round", LOOK_AGAIN_S, entry.facts)
+    if round.status is RoundStatus.UNKNOWN:
+        reason = f"its status {round.status_index} is unknown to this version"
+        return Wait(reason, _recheck(parts, entry), entry.facts)
+    reason = f"the round is {round.status.value} and we have not submitted"
+    return Move(State.LOST, reason, entry.facts)
+
+
+async def _trained(
+    parts: Parts, entry: Entry, facts: Facts, round: Round, deadline: float
+) -> Result:
+    """Train; stop at once when the round ends meanwhile (its validator can abort it)."""
+    ended = asyncio.create_task(_end_of_training_phase(parts, entry))
+    try:
+        result = await train_round(parts, entry, facts, round, deadline, unless=ended)
+    except TrainingError:
+        if not ended.done():
+            raise
+        end = _no_submission_any_more(parts, entry, ended.result())
+        return end or Wait("looking again at the round", LOOK_AGAIN_S, entry.facts)
+    finally:
+        ended.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ended
+    preview = result.get("preview") or {}
+    folder = Path(result["folder"])
+    facts = dataclasses.replace(
+        facts,
+        artifact=str(folder / result["artifact"]),
+        artifact_sha256=result["sha256"],
+        preview_before=preview.get("before"),
+        preview_after=preview.get("after"),
+    )
+    return Move(State.TRAINED, _training_report(result, facts), facts)
+
+
+async def _end_of_training_phase(parts: Parts, entry: Entry) -> Round:
+    """The round, once it takes no submissions any more.
+
+    The journal knows from the watch; the chain itself is asked now and then."""
+    loop = asyncio.get_running_loop()
+    asked_at = loop.time()
+    over = (
+        RoundStatus.VALIDATING,
+        RoundStatus.COMPLETED,
+        RoundStatus.EXPIRED,
+        RoundStatus.CANCELLED,
+    )
+    while True:
+        await asyncio.sleep(1.0)
+        with contextlib.suppress(DecloudError):  # a look that fails says nothing
+            row = await parts.journal(Journal.entry, entry.key)
+            told = row is not None and row.round is not None and row.round.status in over
+            if told or loop.time() - asked_at > RECHECK_S:
+                asked_at = loop.time()
+                round = await parts.chain.round(entry.key.round_id)
+                if round is not None and round.status in over:
+                    return round
+
+
+def _unpaid(parts: Parts, entry: Entry, submission: Submission | None) -> Result:
+    """The round is completed and shows no share of ours: true, or an old answer?"""
+    since = entry.facts.unpaid_since
+    now = parts.clock()
+    if since is None or now < since + UNPAID_S:
+        since = now if since is None else since
+        facts = dataclasses.replace(entry.facts, unpaid_since=since)
+        reason = "completed; the chain shows no share of ours: looking again"
+        return Wait(reason, since + UNPAID_S - now, facts)
+    if submission is None or not submission.submitted:
+        return Move(State.LOST, "the round completed without our submission", entry.facts)
+    facts = dataclasses.replace(entry.facts, contribution_bps=0)
+    return Move(State.LOST, "the validator gave our submission no share", facts)
+
+
+async def _claim_pause(parts: Parts, entry: Entry) -> float:
+    refused = sum(
+        sent.intent.action.kind is ActionKind.CLAIM
+        and sent.outcome is not None
+        and sent.outcome.state is OutcomeState.REJECTED
+        for sent in await parts.journal(Journal.intents, entry)
+    )
+    return float(min(CLAIM_PAUSE_S * 2 ** min(max(refused - 1, 0), 10), LONGEST_CLAIM_PAUSE_S))
 
 
 # Texts
@@ -285,7 +456,7 @@ def _claimed(outcome: Outcome) -> str:
     return f"claimed {format_sol(reward)} in slot {outcome.slot}"
 
 
-def _trained(result: Mapping[str, Any], facts: Facts) -> str:
+def _training_report(result: Mapping[str, Any], facts: Facts) -> str:
     if facts.improvement is None:
         preview = "score unknown: the scored dataset isn't here"
     else:
@@ -294,12 +465,6 @@ def _trained(result: Mapping[str, Any], facts: Facts) -> str:
         f"trained {result['epochs']} epochs in {result['seconds']:.1f} s "
         f"({result['samples_per_s']:,.0f} samples/s); {preview}"
     )
-
-
-def _too_late(round: Round, facts: Facts) -> Move:
-    if round.status is RoundStatus.TRAINING:
-        return Move(State.LOST, "the submit deadline passed before our submission", facts)
-    return Move(State.LOST, f"the round is {round.status.value} and we have not submitted", facts)
 
 
 def _with_cid(facts: Facts, submission: Submission) -> Facts:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decloud_trainer import errors
 from decloud_trainer.errors import HostileFile, TrainingError
-from decloud_trainer.files import make_private_dir
+from decloud_trainer.files import make_private_dir, sha256_file
 from decloud_trainer.jobs.model import Job, JobState
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.parts import Parts, Progress
+
+log = logging.getLogger(__name__)
 
 # The round's dataset key that names no data of its own: what a user maps it to *is* the data.
 CUSTOM = "custom"
@@ -29,7 +30,8 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
     """Data and model of a round, ready to be trained: fetched, verified, recognised, measured.
 
     Raises:
-        TrainingError, UntrustedData: this round can't be trained here, ever.
+        TrainingError, UntrustedData, JobFailed: this round can't be trained here.
+        GatewayError, ContentMismatch: its model can't be had now.
     """
     preparing = asyncio.create_task(
         run_job(parts, entry, "prepare", {"data": dict(parts.plan.data[data_key])})
@@ -59,10 +61,7 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
 
 
 async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
-    model = model_path(parts, round.model_cid)
-    if not model.exists():
-        make_private_dir(model.parent)
-        await parts.pins.fetch(round.model_cid, model, max_bytes=parts.max_model_bytes)
+    model = await _model(parts, round)
     spec = {"model": str(model), "max_bytes": parts.max_model_bytes}
     try:
         return await run_job(parts, entry, "inspect", spec)
@@ -71,22 +70,47 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
         raise
 
 
+async def _model(parts: Parts, round: Round, sha256: str = "") -> Path:
+    """The model's file, fetched unless it is here; what can be fetched again may vanish."""
+    model = model_path(parts, round.model_cid)
+    if sha256 and model.exists() and await asyncio.to_thread(sha256_file, model) != sha256:
+        model.unlink(missing_ok=True)
+    if not model.exists():
+        make_private_dir(model.parent)
+        await parts.pins.fetch(round.model_cid, model, max_bytes=parts.max_model_bytes)
+    return model
+
+
 async def train_round(
-    parts: Parts, entry: Entry, facts: Facts, round: Round, deadline: float
+    parts: Parts,
+    entry: Entry,
+    facts: Facts,
+    round: Round,
+    deadline: float,
+    *,
+    unless: asyncio.Task[Any],
 ) -> dict[str, Any]:
     """The result of the round's training, as the worker tells it, with its `folder`.
 
     Args:
         deadline: unix seconds by this machine's clock.
+        unless: when this ends first, the training is cancelled, which is a TrainingError.
     """
+    await _model(parts, round, facts.model_sha256)
     spec = _train_spec(parts, facts, round, deadline)
     # Other wishes are another training: the spec's hash is part of the job's name.
     variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]
-    return await run_job(parts, entry, "train", spec, variant=variant)
+    return await run_job(parts, entry, "train", spec, variant=variant, unless=unless)
 
 
 async def run_job(
-    parts: Parts, entry: Entry, kind: str, spec: Mapping[str, Any], *, variant: str = ""
+    parts: Parts,
+    entry: Entry,
+    kind: str,
+    spec: Mapping[str, Any],
+    *,
+    variant: str = "",
+    unless: asyncio.Task[Any] | None = None,
 ) -> dict[str, Any]:
     """One job of the round, to its end. A job that was done before is not done again; one that
     failed before is tried under a new name. Raises what the child raised."""
@@ -95,18 +119,23 @@ async def run_job(
     await parts.jobs.submit(
         job_id, kind, spec, kill_after=None if deadline is None else deadline + GRACE_S
     )
+    waiting = asyncio.create_task(parts.jobs.wait(job_id))
     reporting = asyncio.create_task(_report(parts, entry, job_id))
     try:
-        job = await parts.jobs.wait(job_id)
+        if unless is not None:
+            await asyncio.wait({waiting, unless}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                await parts.jobs.cancel(job_id)
+        job = await waiting
     finally:
-        reporting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reporting
+        for task in (waiting, reporting):
+            task.cancel()
+        await asyncio.gather(waiting, reporting, return_exceptions=True)
     if job.result is not None:
         return {**job.result, "folder": str(job.folder)}
     if job.error is None:
         raise TrainingError(f"the {kind} job of round {entry.key.round_id} was cancelled")
-    raise errors.by_name(job.error.type)(job.error.message, hint=job.error.hint)
+    raise job.error.exception()
 
 
 async def _free_name(parts: Parts, name: str) -> str:
@@ -129,8 +158,13 @@ def _spent(job: Job) -> bool:
 
 async def _report(parts: Parts, entry: Entry, job_id: str) -> None:
     async for job in parts.jobs.watch(job_id):
-        if job.progress:
+        if not job.progress:
+            continue
+        try:
             parts.on_progress(Progress(entry.key.round_id, job.kind, job.progress))
+        except Exception:  # whoever shows it, say on a closed terminal, is no reason to stop
+            log.exception("progress of round %s can't be shown", entry.key.round_id)
+            return
 
 
 def model_path(parts: Parts, cid: str) -> Path:
