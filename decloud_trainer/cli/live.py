@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from decloud_trainer.money import format_sol
 if TYPE_CHECKING:
     from decloud_trainer.rounds.engine import Told
     from decloud_trainer.rounds.parts import Progress
+
+log = logging.getLogger(__name__)
 
 SIGNS = {
     "seen": "👀",
@@ -43,7 +46,7 @@ REASON_COLUMN = 14
 
 
 class Teller:
-    """Prints events as lines and progress as one line that is redrawn.
+    """Prints events as lines and progress as one line that is redrawn; logs the events.
 
     Args:
         as_json: one JSON object per event, progress included.
@@ -58,6 +61,8 @@ class Teller:
 
     def event(self, told: Told) -> None:
         entry = told.entry
+        state = "problem" if told.problem else entry.state.value if told.moved else "waiting"
+        log.info("round %s %s", entry.key.round_id, state_text(state, entry.reason))
         if self._quiet_skips and entry.state.value == "skipped" and not told.problem:
             return
         if self._as_json:
@@ -65,7 +70,6 @@ class Teller:
             return
         self._wipe()
         mark = sign("⚠️ " if told.problem else SIGNS[entry.state.value] if told.moved else "⏳")
-        state = "problem" if told.problem else entry.state.value if told.moved else "waiting"
         prefix = f"[{clock_time(told.at)}] {mark}round #{entry.key.round_id} "
         click.echo(folded(prefix, state_text(state, entry.reason), indent=REASON_COLUMN))
 

@@ -24,6 +24,8 @@ def start_logging(name: str, *, verbose: bool) -> Path:
     keeper.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     screen = logging.StreamHandler(sys.stderr)
     screen.setLevel(logging.INFO if verbose else logging.WARNING)
+    # What the commands print themselves is not printed twice.
+    screen.addFilter(lambda record: not record.name.startswith("decloud_trainer.cli"))
     screen.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%H:%M:%S"))
     root = logging.getLogger("decloud_trainer")
     root.setLevel(logging.INFO)

@@ -12,8 +12,8 @@ import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
-from decloud_trainer.cli.output import JSON_OPTION, print_json
-from decloud_trainer.errors import DecloudError, NetworkError
+from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
+from decloud_trainer.errors import DecloudError, NetworkError, SettingsError
 
 if TYPE_CHECKING:
     from decloud_trainer.config import Settings
@@ -30,8 +30,8 @@ Examples:
   nohup decloud-trainer start > trainer.log 2>&1 &
 
 \b
-Exit codes: 0 after Ctrl-C or SIGTERM, 1 when another one is running or the
-network can't be reached at the start, 2 for wrong settings.
+Exit codes: 0 after Ctrl-C or SIGTERM, 1 when another one is running, the network
+can't be reached at the start or Pinata refuses the key, 2 for wrong settings.
 """
 
 
@@ -94,13 +94,14 @@ async def run_daemon(settings: Settings, keypair: str | None, verbose: bool, as_
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, until.set)
+    notes = await asyncio.to_thread(_check_pins, settings)
     async with open_trainer(
         settings,
         keypair,
         on_event=teller.event,
         on_progress=lambda told: teller.progress(told, time.monotonic()),
     ) as trainer:
-        await _greet(trainer, as_json, str(log_path))
+        await _greet(trainer, as_json, str(log_path), notes)
         daemon = Daemon(trainer.engine, trainer.watch, trainer.scope, trainer.followed)
         guard = asyncio.create_task(_guard_network(trainer))
         guard.add_done_callback(lambda _: until.set())
@@ -137,7 +138,32 @@ async def _guard_network(trainer: Trainer) -> None:
                     )
 
 
-async def _greet(trainer: Trainer, as_json: bool, log_path: str) -> None:
+def _check_pins(settings: Settings) -> list[str]:
+    """Try the pin service before any rent is spent on rounds that need it; notes for the user.
+
+    Raises:
+        SettingsError: there are no credentials.
+        PinRefused: the service doesn't accept them.
+    """
+    from decloud_trainer.wiring import pin_service_of
+
+    if not settings.auto_train:
+        return []
+    service = pin_service_of(settings)
+    if service is None:
+        raise SettingsError(
+            "IPFS is not configured, so no gradients could be uploaded",
+            hint="get a JWT at https://app.pinata.cloud/keys, then: "
+            "decloud-trainer config --set pinata_jwt=-",
+        )
+    try:
+        service.check()
+    except NetworkError as error:
+        return [f"the pin service can't be reached at the moment: {error.message}"]
+    return []
+
+
+async def _greet(trainer: Trainer, as_json: bool, log_path: str, notes: list[str]) -> None:
     from decloud_trainer.cli.live import banner
     from decloud_trainer.cli.output import sign
 
@@ -149,7 +175,7 @@ async def _greet(trainer: Trainer, as_json: bool, log_path: str) -> None:
         "network": settings.network,
         "generation": trainer.generation,
     }
-    notes = [*trainer.wallet.warnings, *_untrainable(trainer)]
+    notes = [*trainer.wallet.warnings, *_untrainable(trainer), *notes]
     if as_json:
         print_json({"event": "started", **facts, "log": log_path, "notes": notes})
         return
@@ -165,7 +191,7 @@ async def _greet(trainer: Trainer, as_json: bool, log_path: str) -> None:
     }
     click.echo(banner(**facts, settings=values))
     for note in notes:
-        click.echo(f"note: {note}")
+        click.echo(folded("note: ", note))
     click.echo(f"\n  {sign('👀')}Listening for rounds... (Ctrl+C to stop; log: {log_path})\n")
 
 
