@@ -7,12 +7,14 @@ setting's kind, from JSON and from the command line alike, so a file and ``--set
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +24,7 @@ from urllib.parse import urlsplit
 import filelock
 
 from decloud_trainer.errors import SettingsError
-from decloud_trainer.files import home_dir, make_private_dir, write_atomic
+from decloud_trainer.files import home_dir, make_private_dir, sync_dir, write_atomic
 from decloud_trainer.money import LAMPORTS_PER_SOL, lamports_from_sol
 from decloud_trainer.names import dataset_key
 
@@ -46,11 +48,24 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
-def _url(value: Any) -> str:
-    text = _text(value)
-    if text and (urlsplit(text).scheme not in ("http", "https", "ws", "wss") or " " in text):
-        raise ValueError("must be a URL that starts with http://, https://, ws:// or wss://")
-    return text.rstrip("/")
+def _url_of(*schemes: str) -> Callable[[Any], str]:
+    starts = " or ".join(f"{scheme}://" for scheme in schemes)
+
+    def parse(value: Any) -> str:
+        text = _text(value)
+        if text and not _is_url(text, schemes):
+            raise ValueError(f"must be a URL that starts with {starts}")
+        return text.rstrip("/")
+
+    return parse
+
+
+def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        return False
 
 
 def _flag(value: Any) -> bool:
@@ -66,6 +81,13 @@ def _sol(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError("must be an amount in SOL, such as 0.01")
     return lamports_from_sol(str(value).strip())
+
+
+def _shown_sol(lamports: int) -> float | str:
+    """A JSON number, or text for an amount that a float can't hold to the lamport."""
+    exact = Decimal(lamports) / LAMPORTS_PER_SOL
+    number = float(exact)
+    return number if Decimal(repr(number)) == exact else str(exact)
 
 
 def _count(least: int, most: int) -> Kind:
@@ -114,6 +136,9 @@ def _datasets(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dataset_key(item) for item in _items(value)))
 
 
+_url = _url_of("http", "https")
+
+
 def _urls(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_url(item) for item in _items(value)))
 
@@ -134,8 +159,9 @@ def _mappings(value: Any) -> dict[str, str]:
 
 TEXT = Kind(_text)
 URL = Kind(_url)
+WS_URL = Kind(_url_of("ws", "wss"))
 FLAG = Kind(_flag)
-SOL = Kind(_sol, lambda lamports: float(Decimal(lamports) / LAMPORTS_PER_SOL))
+SOL = Kind(_sol, _shown_sol)
 DATASETS = Kind(_datasets, list)
 URLS = Kind(_urls, list)
 MAPPINGS = Kind(_mappings, dict)
@@ -175,7 +201,7 @@ class Settings:
 
     network: str = _setting("mainnet-beta", _choice(*NETWORKS), "Solana cluster")
     rpc_url: str = _setting("", URL, "Solana RPC endpoint; empty: the network's public one")
-    ws_url: str = _setting("", URL, "Solana WebSocket endpoint; empty: the network's public one")
+    ws_url: str = _setting("", WS_URL, "Solana WebSocket endpoint; empty: the network's public one")
     program_id: str = _setting("", TEXT, "On-chain program; empty: the DECLOUD v1 program")
     generation: str = _setting(
         "auto", _choice("auto", "v1.0", "v1.1", "v1.2"), "Program generation; auto: detected"
@@ -328,7 +354,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is larger than a configuration can be", hint=hint)
     try:
         values = json.loads(raw, parse_float=Decimal)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid JSON: {error}", hint=hint) from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold one JSON object", hint=hint)
@@ -380,12 +406,16 @@ def load(
             lay(key, value, "option", f"--{key.replace('_', '-')}")
 
     settings = Settings(**values)
-    if 0 < settings.max_reward_lamports < settings.min_reward_lamports:
+    _check_rewards(settings.min_reward_lamports, settings.max_reward_lamports)
+    return Loaded(settings, sources, tuple(unknown), path)
+
+
+def _check_rewards(least: int, most: int) -> None:
+    if 0 < most < least:
         raise SettingsError(
             "max_reward is below min_reward, so no round could ever match",
             hint="set max_reward=0 for unlimited",
         )
-    return Loaded(settings, sources, tuple(unknown), path)
 
 
 def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
@@ -393,45 +423,83 @@ def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
 
     Args:
         changes: key -> value as in `parse`. Pairs (mappings, paths) are merged into the
-            present ones, everything else replaces.
+            present ones, unless there are none, which clears them; everything else replaces.
+
+    Raises:
+        SettingsError: a value, or what it makes of the whole, can't be; nothing is written.
     """
     path = path or config_path()
-    make_private_dir(path.parent)
-    with filelock.FileLock(path.with_suffix(".lock"), mode=0o600):
+    with _locked(path):
         content = read_file(path)
         for key, value in changes.items():
             row = row_of(key)
             parsed = parse(key, value, row.setting.key)
             shown = row.setting.kind.show(parsed)
-            if isinstance(shown, dict):
-                shown = {**_pairs(content.get(row.setting.key, {})), **shown}
+            if isinstance(shown, dict) and shown:
+                shown = _present_pairs(content, row, path) | shown
             content[row.setting.key] = shown
+        _check_rewards(
+            *(parse(key, content.get(key, 0), str(path)) for key in ("min_reward", "max_reward"))
+        )
         _write(path, content)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time, so that none loses another's change."""
+    make_private_dir(path.parent)
+    lock = filelock.FileLock(path.with_suffix(".lock"), mode=0o600)
+    try:
+        lock.acquire(timeout=10)
+    except filelock.Timeout as error:
+        raise SettingsError(
+            f"another program has been writing {path} for ten seconds", hint="try again later"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"can't lock {path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _present_pairs(content: Mapping[str, Any], row: Row, path: Path) -> dict[str, str]:
+    pairs: dict[str, str] = parse(row.setting.key, content.get(row.setting.key, {}), str(path))
+    return pairs
 
 
 def remove(key: str, name: str | None = None, *, path: Path | None = None) -> bool:
     """Take a setting, or one pair of it, out of the file; False if it wasn't there."""
     path = path or config_path()
-    make_private_dir(path.parent)
-    with filelock.FileLock(path.with_suffix(".lock"), mode=0o600):
+    row = row_of(key)
+    with _locked(path):
         content = read_file(path)
-        row = row_of(key)
-        holder = content if name is None else content.get(row.setting.key, {})
-        found = holder.pop(row.setting.key if name is None else dataset_key(name), None)
-        if found is None:
+        if row.setting.key not in content:
             return False
+        if name is None:
+            del content[row.setting.key]
+        else:
+            pairs = _present_pairs(content, row, path)
+            if pairs.pop(dataset_key(name), None) is None:
+                return False
+            content[row.setting.key] = pairs
         _write(path, content)
     return True
 
 
 def reset(*, path: Path | None = None) -> Path | None:
-    """Set the file aside as ``config.json.backup``; its new place, or None if there was none."""
+    """Set the file aside as ``config.json.backup``; its new place, or None if there was none.
+
+    An earlier backup stays: it may hold the only copy of a key."""
     path = path or config_path()
-    if not path.exists():
-        return None
-    backup = path.with_name(path.name + ".backup")
-    with filelock.FileLock(path.with_suffix(".lock"), mode=0o600):
+    with _locked(path):
+        if not path.exists():
+            return None
+        names = itertools.chain(["backup"], (f"backup-{number}" for number in itertools.count(2)))
+        places = (path.with_name(f"{path.name}.{name}") for name in names)
+        backup = next(place for place in places if not place.exists())
         path.replace(backup)
+        sync_dir(path.parent)
     return backup
 
 
@@ -442,7 +510,12 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         raise TypeError(f"{type(value).__name__} can't stand in a configuration")
 
     text = json.dumps(content, indent=2, ensure_ascii=False, default=plain)
-    write_atomic(path, text.encode() + b"\n")
+    try:
+        write_atomic(path, text.encode() + b"\n")
+    except OSError as error:
+        raise SettingsError(
+            f"can't write {path}: {error.strerror}", hint="check the disk and the folder's owner"
+        ) from error
 
 
 def shown_values(loaded: Loaded) -> dict[str, Any]:

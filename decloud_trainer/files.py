@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,11 +45,20 @@ def log_dir() -> Path:
 
 
 def make_private_dir(path: Path) -> Path:
-    """Create `path` and its parents with mode 0700; an existing folder is narrowed to it."""
+    """Create `path` and its missing parents with mode 0700; if it exists it is narrowed to that.
+
+    A folder that is meant for everybody (sticky, like /tmp) or another user's is left alone.
+    """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+        for folder in [*reversed(path.parents), path]:
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+        found = path.stat()
+        is_shared = found.st_mode & stat.S_ISVTX or found.st_uid != os.getuid()
+        if found.st_mode & 0o077 and not is_shared:
             path.chmod(0o700)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise DecloudError(
             f"can't create the folder {path}: {error.strerror}",
@@ -101,22 +112,31 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def single_instance(path: Path, what: str) -> Iterator[None]:
+def single_instance(
+    path: Path, what: str, *, hint: str = "", patience_s: float = 0.0
+) -> Iterator[None]:
     """Hold the lock file `path`, or say who does.
 
     The lock is the operating system's: it ends with the process, however that ends.
 
+    Args:
+        hint: what to do about the other one.
+        patience_s: to wait for one who only looks whether the lock is held.
+
     Raises:
         AlreadyRunning: another process holds it; the message names `what`.
+        DecloudError: there can't be such a file.
     """
     make_private_dir(path.parent)
     lock = filelock.FileLock(path, mode=0o600)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience_s, poll_interval=0.02)
     except filelock.Timeout as error:
-        raise AlreadyRunning(
-            f"{what} is already running (it holds {path})",
-            hint="stop the other one first, or set DECLOUD_HOME for a second, separate one",
+        raise AlreadyRunning(f"{what} is already running (it holds {path})", hint=hint) from error
+    except OSError as error:
+        raise DecloudError(
+            f"can't lock {path}: {error.strerror}",
+            hint="check its owner and permissions, and that the disk isn't full",
         ) from error
     try:
         yield

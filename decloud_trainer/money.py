@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 
 LAMPORTS_PER_SOL = 1_000_000_000
+
+# Rounding is an error here, not a service.
+_EXACT = Context(prec=60, traps=[Inexact, InvalidOperation, Overflow])
 
 
 def lamports_from_sol(text: str) -> int:
@@ -14,8 +17,8 @@ def lamports_from_sol(text: str) -> int:
         ValueError: not a plain non-negative number, or finer than a lamport.
     """
     try:
-        lamports = Decimal(text) * LAMPORTS_PER_SOL
-    except InvalidOperation as error:
+        lamports = _EXACT.multiply(Decimal(text), Decimal(LAMPORTS_PER_SOL))
+    except DecimalException as error:
         raise ValueError(f"{text!r} is not an amount in SOL") from error
     if not lamports.is_finite() or lamports < 0 or lamports > 2**63:
         raise ValueError(f"{text!r} is not an amount in SOL")

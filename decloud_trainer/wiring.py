@@ -265,9 +265,16 @@ def the_only_one(wallet: str) -> Iterator[None]:
 
     Two daemons on one wallet would pay for each round's rent and training twice over."""
     with (
-        single_instance(home_dir() / "daemon.lock", "a decloud-trainer with this home"),
         single_instance(
-            wallet_locks_dir() / f"{wallet}.lock", f"a decloud-trainer with the wallet {wallet}"
+            home_dir() / "daemon.lock",
+            f"a decloud-trainer with the home {home_dir()}",
+            hint="stop the other one first; for a second one set DECLOUD_HOME, and another wallet",
+            patience_s=0.3,  # a command may just be looking (home_is_held)
+        ),
+        single_instance(
+            wallet_locks_dir() / f"{wallet}.lock",
+            f"a decloud-trainer with the wallet {wallet}",
+            hint="stop the other one first, or use another wallet: two would pay twice for a round",
         ),
     ):
         yield
