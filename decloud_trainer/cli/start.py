@@ -86,7 +86,7 @@ async def run_daemon(settings: Settings, keypair: str | None, verbose: bool, as_
     from decloud_trainer.cli.live import Teller
     from decloud_trainer.cli.logs import start_logging
     from decloud_trainer.rounds.daemon import Daemon
-    from decloud_trainer.wiring import open_trainer
+    from decloud_trainer.wiring import open_trainer, wallet_of
 
     log_path = start_logging("daemon", verbose=verbose)
     teller = Teller(as_json=as_json, quiet_skips=not verbose)
@@ -94,6 +94,7 @@ async def run_daemon(settings: Settings, keypair: str | None, verbose: bool, as_
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, until.set)
+    wallet_of(settings, keypair)  # the first thing that a newcomer lacks is named first
     notes = await asyncio.to_thread(_check_pins, settings)
     async with open_trainer(
         settings,
