@@ -22,9 +22,18 @@ from decloud_trainer.ipfs.http import check_base_url, open_session, read_chunks,
 
 API_URL = "https://api.pinata.cloud"
 UPLOAD_URL = "https://uploads.pinata.cloud"
-_CONNECT_S, _READ_S = 10.0, 300.0  # the service answers after it has hashed the upload
+_CONNECT_S = 10.0
+_READ_S, _UPLOAD_READ_S = 20.0, 300.0  # an upload is answered after it has been hashed
 _MAX_ANSWER_BYTES = 1024 * 1024
 _READ_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an account holds. The interface doesn't tell the plan's limits."""
+
+    files: int
+    bytes: int
 
 
 class PinataV3:
@@ -43,6 +52,10 @@ class PinataV3:
     def check(self) -> None:
         """Try the credentials; raises PinRefused, PinError."""
         self._account.check()
+
+    def usage(self) -> Usage | None:
+        """What the account holds; None where the key may not ask. Raises PinError."""
+        return self._account.usage()
 
     def pin(self, path: Path, name: str, *, stop: threading.Event | None = None) -> str:
         """Pin a file or folder publicly under a name for people; its verified CID.
@@ -80,6 +93,10 @@ class PinataLegacy:
         """Try the credentials; raises PinRefused, PinError."""
         self._account.check()
 
+    def usage(self) -> Usage | None:
+        """What the account holds; None where the key may not ask. Raises PinError."""
+        return self._account.usage()
+
     def pin(self, path: Path, name: str, *, stop: threading.Event | None = None) -> str:
         """As `PinataV3.pin`."""
         return self._account.pin_legacy(path, name, stop)
@@ -96,6 +113,13 @@ class _Account:
 
     def check(self) -> None:
         self.call("GET", f"{self.api_url}/data/testAuthentication")
+
+    def usage(self) -> Usage | None:
+        try:
+            answer = self.call("GET", f"{self.api_url}/data/userPinnedDataTotal")
+            return Usage(int(answer["pin_count"]), int(answer["pin_size_total"]))
+        except (PinRefused, KeyError, TypeError, ValueError):
+            return None  # keys can be limited to uploads
 
     def pin_legacy(self, path: Path, name: str, stop: threading.Event | None) -> str:
         fields = {
@@ -118,7 +142,7 @@ class _Account:
                 headers=headers,
                 data=body,
                 stream=True,
-                timeout=(_CONNECT_S, _READ_S),
+                timeout=(_CONNECT_S, _READ_S if body is None else _UPLOAD_READ_S),
             )
             text = _read_text(response)
         if not 200 <= response.status_code < 300:

@@ -9,12 +9,15 @@ from typing import Protocol
 
 from decloud_trainer.errors import PinError, PinRefused
 from decloud_trainer.ipfs.gateways import Gateways, Report
+from decloud_trainer.ipfs.pinning import Usage
 
 
 class PinService(Protocol):
     """`PinataV3` or `PinataLegacy`."""
 
     def check(self) -> None: ...
+
+    def usage(self) -> Usage | None: ...
 
     def pin(self, path: Path, name: str, *, stop: threading.Event | None = None) -> str: ...
 

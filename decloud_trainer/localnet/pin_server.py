@@ -46,6 +46,7 @@ def make_pin_app(
     app.add_routes(
         [
             web.get("/data/testAuthentication", api.test_authentication),
+            web.get("/data/userPinnedDataTotal", api.data_total),
             web.get("/data/pinList", api.pin_list),
             web.post("/pinning/pinFileToIPFS", api.pin_file),
             web.delete("/pinning/unpin/{cid}", api.unpin),
@@ -98,6 +99,18 @@ class _PinApi:
         self._admit(request)
         text = "Congratulations! You are communicating with the Pinata API!"
         return web.json_response({"message": text})
+
+    async def data_total(self, request: web.Request) -> web.Response:
+        self._admit(request)
+        pins = self._store.pins("public")
+        total = sum(pin.total for pin in pins)
+        return web.json_response(
+            {
+                "pin_count": len(pins),
+                "pin_size_total": total,
+                "pin_size_with_replications_total": total,
+            }
+        )
 
     async def pin_file(self, request: web.Request) -> web.Response:
         """Legacy upload of a file or, with parts named ``folder/...``, of a folder."""

@@ -101,6 +101,20 @@ def find_format(path: Path) -> Found:
             hint="give the folder with train-images-idx3-ubyte and train-labels-idx1-ubyte"
             " (or .gz), or the one above MNIST/raw",
         )
+    return _found(splits)
+
+
+def find(spec: DataSpec) -> Found | None:
+    """What lies on this machine of a dataset, not decoded; None when there is nothing.
+
+    Raises:
+        DatasetUnavailable: its files are damaged or don't fit together.
+    """
+    splits = _splits(spec)
+    return _found(splits) if splits else None
+
+
+def _found(splits: Mapping[str, idx.Split]) -> Found:
     counts, classes, side = {"train": 0, "test": 0}, 0, 0
     for split, pair in splits.items():
         samples, side = _checked_shape(pair)

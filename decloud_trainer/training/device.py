@@ -29,6 +29,11 @@ class Device:
     def torch(self) -> torch.device:
         return torch.device(self.name)
 
+    @property
+    def precision_name(self) -> str:
+        """``float32`` or ``bfloat16``, for display."""
+        return str(self.autocast or torch.float32).removeprefix("torch.")
+
     def precision(self) -> contextlib.AbstractContextManager[object]:
         """The context for a forward pass. Weights and the optimiser stay float32 in any case."""
         if self.autocast is None:

@@ -58,23 +58,28 @@ def inspect_model(spec: InspectSpec, hooks: Hooks) -> ModelInfo:
     Raises:
         HostileFile, TooLarge, ContentMismatch: the file must not be used.
         UnknownArchitecture: it is no network that we know.
+        SettingsError: the device asked for isn't there.
     """
     hooks.progress(Progress("load"))
     loaded = load_model(spec.model, spec.max_bytes, spec.sha256)
     architecture = recognise(loaded.shapes)
+    device = choose_device(spec.device, spec.threads)
     return ModelInfo(
         architecture=architecture.name,
         classes=architecture.classes,
         parameters=sum(value.numel() for value in loaded.tensors.values()),
         sha256=loaded.sha256,
         bytes=loaded.bytes,
-        samples_per_s=_benchmark(loaded, architecture, hooks),
+        samples_per_s=_benchmark(loaded, architecture, device, hooks),
+        device=device.name,
+        threads=device.threads,
+        precision=device.precision_name,
+        torch=torch.__version__,
     )
 
 
-def _benchmark(loaded: Loaded, architecture: Architecture, hooks: Hooks) -> float:
+def _benchmark(loaded: Loaded, architecture: Architecture, device: Device, hooks: Hooks) -> float:
     """Samples per second of the real loop on made-up images, after a warm-up."""
-    device = choose_device("auto", 0)
     random = np.random.default_rng(0)
     samples = Samples(
         random.integers(0, 256, (BENCHMARK_BATCH * 500, SIDE, SIDE), dtype=np.uint8),

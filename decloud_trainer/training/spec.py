@@ -59,6 +59,11 @@ def _digest(name: str, value: object) -> None:
     _require(good, f"{name} must be 64 lower-case hex digits, not {value!r}")
 
 
+def _device(value: object) -> None:
+    good = isinstance(value, str) and _DEVICE.fullmatch(value) is not None
+    _require(good, f"device {value!r} is none of auto, cpu, cuda, cuda:N, mps")
+
+
 def _fields(kind: type, data: object) -> Json:
     """`data` as keyword arguments for the dataclass `kind`: a JSON object with its fields only."""
     _require(isinstance(data, Mapping), f"{kind.__name__} must be a JSON object, not {data!r}")
@@ -166,15 +171,23 @@ class ArtifactSpec:
 
 @dataclass(frozen=True, slots=True)
 class InspectSpec:
-    """Look at a stranger's model file: is it safe, which network is it, how fast would it train?"""
+    """Look at a stranger's model file: is it safe, which network is it, how fast would it train?
+
+    Attributes:
+        device, threads: where the speed is measured, as in `TrainSpec`.
+    """
 
     model: Path
     max_bytes: int
     sha256: str | None = None
+    device: str = "auto"
+    threads: int = 0
 
     def __post_init__(self) -> None:
         _absolute("model path", self.model)
         _whole("max_bytes", self.max_bytes, 1, MAX_MODEL_BYTES)
+        _device(self.device)
+        _whole("threads", self.threads, 0, 1024)
         if self.sha256 is not None:
             _digest("sha256", self.sha256)
 
@@ -253,8 +266,7 @@ class TrainSpec:
         _whole("threads", self.threads, 0, 1024)
         rate = _finite("learning_rate", self.learning_rate)
         _require(0 < rate <= 10, f"learning_rate must be above 0 and at most 10, not {rate}")
-        good = isinstance(self.device, str) and _DEVICE.fullmatch(self.device) is not None
-        _require(good, f"device {self.device!r} is none of auto, cpu, cuda, cuda:N, mps")
+        _device(self.device)
         if self.deadline is not None:
             _finite("deadline", self.deadline)
         _require(isinstance(self.until_improved, bool), "until_improved must be true or false")
@@ -276,7 +288,14 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What `inspect` found. `samples_per_s` is a short measurement of training on this machine."""
+    """What `inspect` found.
+
+    Attributes:
+        samples_per_s: a short measurement of training on this machine.
+        device, threads, precision: on what it was measured; the precision is that of the forward
+            pass.
+        torch: its version.
+    """
 
     architecture: str
     classes: int
@@ -284,6 +303,10 @@ class ModelInfo:
     sha256: str
     bytes: int
     samples_per_s: float
+    device: str = ""
+    threads: int = 0
+    precision: str = ""
+    torch: str = ""
 
     @classmethod
     def from_json(cls, data: object) -> ModelInfo:
