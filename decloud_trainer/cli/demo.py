@@ -23,6 +23,9 @@ from decloud_trainer.money import format_sol, lamports_from_sol
 if TYPE_CHECKING:
     from decloud_trainer.cli.demo_round import Summary
 
+# An equal share of four is then still more than a trainer's rent and fees.
+LEAST_REWARD_LAMPORTS = 10_000_000
+
 EPILOG = """\b
 Examples:
   decloud-trainer demo
@@ -60,6 +63,9 @@ def demo(competitors: str, reward: str, slot_ms: int, as_json: bool) -> None:
         lamports = lamports_from_sol(reward)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--reward") from error
+    if lamports < LEAST_REWARD_LAMPORTS:
+        least = format_sol(LEAST_REWARD_LAMPORTS)
+        raise click.BadParameter(f"taking part pays only from {least} on", param_hint="--reward")
     show = _Quiet() if as_json else _Timeline()
     with show:
         summary = asyncio.run(run_demo(names, lamports, slot_ms, show.hear))

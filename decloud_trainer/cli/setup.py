@@ -190,12 +190,17 @@ def _write(answers: Mapping[str, Any], wallet: str | None) -> None:
 
     changes = dict(answers)
     settings_file.load(options=changes)  # they must fit each other before anything is written
+    now = settings_file.load().settings
+    if wallet == "key" and not changes.get("private_key"):
+        raise SettingsError(
+            "--wallet key needs the key", hint="give it on standard input with --secrets-stdin"
+        )
     if changes.get("private_key"):
         # Checked before it is stored; the message never repeats it.
         load_wallet(environ={}, private_key=changes["private_key"])
-    if wallet == "cli" and "keypair_path" in changes:
-        load_wallet(environ={}, keypair_path=changes["keypair_path"])
-    now = settings_file.load().settings
+    if wallet == "cli":
+        load_wallet(environ={}, keypair_path=changes.get("keypair_path", now.keypair_path))
+        changes["private_key"] = ""  # it would win over the file
     if changes.get("network", now.network) == "localnet" and "custom" not in now.dataset_mappings:
         # The local network's own rounds are about the digits that ship with this program.
         changes["dataset_mappings"] = {"custom": "digits"}
