@@ -12,160 +12,36 @@ import dataclasses
 import difflib
 import itertools
 import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import filelock
 
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import home_dir, make_private_dir, sync_dir, write_atomic
-from decloud_trainer.money import LAMPORTS_PER_SOL, lamports_from_sol
+from decloud_trainer.kinds import (
+    DATASETS,
+    FLAG,
+    MAPPINGS,
+    PATHS,
+    SOL,
+    TEXT,
+    URL,
+    URLS,
+    WS_URL,
+    Kind,
+    choice,
+    count,
+    number,
+)
+from decloud_trainer.migration import KEPT, Migrated, migrated
 from decloud_trainer.names import dataset_key
 
 MAX_CONFIG_BYTES = 1 << 20
-
-
-class Kind(NamedTuple):
-    """How one sort of value is read and written.
-
-    parse: from JSON or command-line text to the field's value; raises ValueError with what is
-        allowed. show: from the field's value to JSON.
-    """
-
-    parse: Callable[[Any], Any]
-    show: Callable[[Any], Any] = lambda value: value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be text")
-    return value.strip()
-
-
-def _url_of(*schemes: str) -> Callable[[Any], str]:
-    starts = " or ".join(f"{scheme}://" for scheme in schemes)
-
-    def parse(value: Any) -> str:
-        text = _text(value)
-        if text and not _is_url(text, schemes):
-            raise ValueError(f"must be a URL that starts with {starts}")
-        return text.rstrip("/")
-
-    return parse
-
-
-def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an address that is none
-        return False
-
-
-def _flag(value: Any) -> bool:
-    words = {"true": True, "yes": True, "on": True, "1": True}
-    words |= {"false": False, "no": False, "off": False, "0": False}
-    found = words.get(str(value).strip().lower())
-    if found is None:
-        raise ValueError("must be true or false")
-    return found
-
-
-def _sol(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
-        raise ValueError("must be an amount in SOL, such as 0.01")
-    return lamports_from_sol(str(value).strip())
-
-
-def _shown_sol(lamports: int) -> float | str:
-    """A JSON number, or text for an amount that a float can't hold to the lamport."""
-    exact = Decimal(lamports) / LAMPORTS_PER_SOL
-    number = float(exact)
-    return number if Decimal(repr(number)) == exact else str(exact)
-
-
-def _count(least: int, most: int) -> Kind:
-    def parse(value: Any) -> int:
-        try:
-            number = int(str(value).strip()) if not isinstance(value, bool) else None
-        except ValueError:
-            number = None
-        if number is None or not least <= number <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return number
-
-    return Kind(parse)
-
-
-def _number(least: float, most: float) -> Kind:
-    def parse(value: Any) -> float:
-        try:
-            number = float(str(value).strip()) if not isinstance(value, bool) else math.nan
-        except ValueError:
-            number = math.nan
-        if not least <= number <= most:
-            raise ValueError(f"must be a number from {least:g} to {most:g}")
-        return number
-
-    return Kind(parse)
-
-
-def _choice(*allowed: str) -> Kind:
-    def parse(value: Any) -> str:
-        if str(value).strip() not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return str(value).strip()
-
-    return Kind(parse)
-
-
-def _items(value: Any) -> list[str]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise ValueError("must be names separated by commas")
-    return [item.strip() for item in items if item.strip()]
-
-
-def _datasets(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(dataset_key(item) for item in _items(value)))
-
-
-_url = _url_of("http", "https")
-
-
-def _urls(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_url(item) for item in _items(value)))
-
-
-def _pairs(value: Any) -> dict[str, str]:
-    if isinstance(value, str):
-        value = dict(item.partition(":")[::2] for item in _items(value))
-    if not isinstance(value, dict) or not all(
-        isinstance(item, str) and item for pair in value.items() for item in pair
-    ):
-        raise ValueError("must be pairs FROM:TO")
-    return {dataset_key(name): target.strip() for name, target in value.items()}
-
-
-def _mappings(value: Any) -> dict[str, str]:
-    return {name: dataset_key(target) for name, target in _pairs(value).items()}
-
-
-TEXT = Kind(_text)
-URL = Kind(_url)
-WS_URL = Kind(_url_of("ws", "wss"))
-FLAG = Kind(_flag)
-SOL = Kind(_sol, _shown_sol)
-DATASETS = Kind(_datasets, list)
-URLS = Kind(_urls, list)
-MAPPINGS = Kind(_mappings, dict)
-PATHS = Kind(_pairs, dict)
 
 NETWORKS = ("mainnet-beta", "devnet", "testnet", "localnet")
 
@@ -199,12 +75,12 @@ def _setting(
 class Settings:
     """Everything a user can set; see each field's help. Secrets don't show in the repr."""
 
-    network: str = _setting("mainnet-beta", _choice(*NETWORKS), "Solana cluster")
+    network: str = _setting("mainnet-beta", choice(*NETWORKS), "Solana cluster")
     rpc_url: str = _setting("", URL, "Solana RPC endpoint; empty: the network's public one")
     ws_url: str = _setting("", WS_URL, "Solana WebSocket endpoint; empty: the network's public one")
     program_id: str = _setting("", TEXT, "On-chain program; empty: the DECLOUD v1 program")
     generation: str = _setting(
-        "auto", _choice("auto", "v1.0", "v1.1", "v1.2"), "Program generation; auto: detected"
+        "auto", choice("auto", "v1.0", "v1.1", "v1.2"), "Program generation; auto: detected"
     )
     referrer: str = _setting("", TEXT, "Account that gets half of the platform fee; empty: none")
 
@@ -229,36 +105,36 @@ class Settings:
     )
     dataset_paths: dict[str, str] = _setting({}, PATHS, "Dataset to the folder that holds it")
 
-    epochs: int = _setting(1, _count(1, 10_000), "Training epochs per round")
-    batch_size: int = _setting(32, _count(1, 65_536), "Training batch size")
-    learning_rate: float = _setting(0.001, _number(1e-9, 10.0), "Learning rate")
-    max_batches: int = _setting(0, _count(0, 10**9), "Most batches per epoch; 0: all")
-    device: str = _setting("auto", _choice("auto", "cpu", "cuda", "mps"), "Where to train")
-    threads: int = _setting(0, _count(0, 1024), "CPU threads for training; 0: chosen")
-    seed: int = _setting(0, _count(0, 2**31 - 1), "Seed of the training order")
+    epochs: int = _setting(1, count(1, 10_000), "Training epochs per round")
+    batch_size: int = _setting(32, count(1, 65_536), "Training batch size")
+    learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate")
+    max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
+    device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
+    threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
+    seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
 
-    max_concurrent_rounds: int = _setting(1, _count(1, 64), "Rounds worked on at once")
+    max_concurrent_rounds: int = _setting(1, count(1, 64), "Rounds worked on at once")
     auto_train: bool = _setting(True, FLAG, "Train joined rounds without being told")
     auto_claim: bool = _setting(True, FLAG, "Claim rewards without being told")
     poll_interval: float = _setting(
-        5.0, _number(0.1, 3600), "Seconds between checks while events are unavailable"
+        5.0, number(0.1, 3600), "Seconds between checks while events are unavailable"
     )
     submit_only_if_improved: bool = _setting(
         False, FLAG, "Never submit what the preview doesn't show to be better"
     )
     expected_training_window: int = _setting(
-        3600, _count(1, 10**7), "Seconds assumed between training start and submit deadline"
+        3600, count(1, 10**7), "Seconds assumed between training start and submit deadline"
     )
 
     convention: str = _setting(
         "auto",
-        _choice("auto", "descent-0.1", "delta"),
+        choice("auto", "descent-0.1", "delta"),
         "How gradients are expressed; auto: as the network's validator expects",
     )
     gradient_dtype: str = _setting(
-        "float32", _choice("float16", "float32", "float64"), "Number format of uploaded gradients"
+        "float32", choice("float16", "float32", "float64"), "Number format of uploaded gradients"
     )
-    max_model_mb: int = _setting(512, _count(1, 100_000), "Largest model file to download, in MB")
+    max_model_mb: int = _setting(512, count(1, 100_000), "Largest model file to download, in MB")
 
     gateways: tuple[str, ...] = _setting(
         (), URLS, "IPFS gateways, in order; empty: the network's usual ones"
@@ -386,11 +262,11 @@ def load(
         values[row.field] = parse(key, value, where)
         sources[row.setting.key] = source
 
-    for key, value in read_file(path).items():
-        if key in TABLE:
-            lay(key, value, "file", str(path))
-        else:
+    for key, value in _in_our_terms(read_file(path)).items():
+        if key not in TABLE:
             unknown.append(key)
+        elif value is not None:  # a null is as good as no line at all
+            lay(key, value, "file", str(path))
     if preset is not None:
         name, overlay = preset
         for key, value in overlay.items():
@@ -407,7 +283,7 @@ def load(
 
     settings = Settings(**values)
     _check_rewards(settings.min_reward_lamports, settings.max_reward_lamports)
-    return Loaded(settings, sources, tuple(unknown), path)
+    return Loaded(settings, sources, tuple(key for key in unknown if key != KEPT), path)
 
 
 def _check_rewards(least: int, most: int) -> None:
@@ -430,7 +306,7 @@ def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
     """
     path = path or config_path()
     with _locked(path):
-        content = read_file(path)
+        content = _for_change(path)
         for key, value in changes.items():
             row = row_of(key)
             parsed = parse(key, value, row.setting.key)
@@ -439,7 +315,7 @@ def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
                 shown = _present_pairs(content, row, path) | shown
             content[row.setting.key] = shown
         _check_rewards(
-            *(parse(key, content.get(key, 0), str(path)) for key in ("min_reward", "max_reward"))
+            *(parse(key, content.get(key) or 0, str(path)) for key in ("min_reward", "max_reward"))
         )
         _write(path, content)
 
@@ -464,16 +340,23 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _present_pairs(content: Mapping[str, Any], row: Row, path: Path) -> dict[str, str]:
-    pairs: dict[str, str] = parse(row.setting.key, content.get(row.setting.key, {}), str(path))
+    pairs: dict[str, str] = parse(row.setting.key, content.get(row.setting.key) or {}, str(path))
     return pairs
 
 
 def remove(key: str, name: str | None = None, *, path: Path | None = None) -> bool:
-    """Take a setting, or one pair of it, out of the file; False if it wasn't there."""
+    """Take a setting, or one pair of it, out of the file; False if it wasn't there.
+
+    A key that stands in the file can be removed even if this version doesn't know it.
+    """
     path = path or config_path()
-    row = row_of(key)
     with _locked(path):
-        content = read_file(path)
+        content = _for_change(path)
+        if name is None and key in content and key not in TABLE:
+            del content[key]
+            _write(path, content)
+            return True
+        row = row_of(key)
         if row.setting.key not in content:
             return False
         if name is None:
@@ -487,6 +370,75 @@ def remove(key: str, name: str | None = None, *, path: Path | None = None) -> bo
     return True
 
 
+def replace(raw: bytes, *, before: bytes, path: Path | None = None) -> None:
+    """Put an edited file in the place of the one that was edited.
+
+    Args:
+        raw: the new file, which `load` has accepted.
+        before: what the file held when the editing began; empty for no file.
+
+    Raises:
+        SettingsError: another program has changed the file since; nothing is written.
+    """
+    path = path or config_path()
+    with _locked(path):
+        if (path.read_bytes() if path.exists() else b"") != before:
+            raise SettingsError(f"{path} was changed by another program while you edited it")
+        _write_raw(path, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Attributes:
+    backup: where the earlier kit's file is now, byte for byte.
+    notes: what became of its keys, one sentence each.
+    """
+
+    backup: Path
+    notes: tuple[str, ...]
+
+
+def take_over(*, path: Path | None = None) -> TakenOver | None:
+    """Rewrite a file of an earlier trainer kit in our terms; None if it isn't one."""
+    path = path or config_path()
+    if migrated(read_file(path), _refusal) is None:
+        return None
+    with _locked(path):
+        old = migrated(read_file(path), _refusal)
+        return None if old is None else _take_over(path, old)
+
+
+def _take_over(path: Path, old: Migrated) -> TakenOver:
+    backup = _free_place(path, "kit-backup")
+    _write_raw(backup, path.read_bytes())
+    _write(path, old.content)
+    return TakenOver(backup, old.notes)
+
+
+def _for_change(path: Path) -> dict[str, Any]:
+    """The content of a file that is about to be rewritten."""
+    content = read_file(path)
+    old = migrated(content, _refusal)
+    if old is None:
+        return content
+    _take_over(path, old)
+    return old.content
+
+
+def _in_our_terms(content: dict[str, Any]) -> dict[str, Any]:
+    old = migrated(content, _refusal)
+    return content if old is None else old.content
+
+
+def _refusal(key: str, value: Any) -> str:
+    """Why a setting can't have the value; empty if it can."""
+    try:
+        TABLE[key].setting.kind.parse(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def reset(*, path: Path | None = None) -> Path | None:
     """Set the file aside as ``config.json.backup``; its new place, or None if there was none.
 
@@ -495,12 +447,17 @@ def reset(*, path: Path | None = None) -> Path | None:
     with _locked(path):
         if not path.exists():
             return None
-        names = itertools.chain(["backup"], (f"backup-{number}" for number in itertools.count(2)))
-        places = (path.with_name(f"{path.name}.{name}") for name in names)
-        backup = next(place for place in places if not place.exists())
+        backup = _free_place(path, "backup")
         path.replace(backup)
         sync_dir(path.parent)
     return backup
+
+
+def _free_place(path: Path, what: str) -> Path:
+    """``config.json.WHAT``, or with a number behind it: no backup replaces another."""
+    names = itertools.chain([what], (f"{what}-{copy}" for copy in itertools.count(2)))
+    places = (path.with_name(f"{path.name}.{name}") for name in names)
+    return next(place for place in places if not place.exists())
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -510,8 +467,12 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         raise TypeError(f"{type(value).__name__} can't stand in a configuration")
 
     text = json.dumps(content, indent=2, ensure_ascii=False, default=plain)
+    _write_raw(path, text.encode() + b"\n")
+
+
+def _write_raw(path: Path, raw: bytes) -> None:
     try:
-        write_atomic(path, text.encode() + b"\n")
+        write_atomic(path, raw)
     except OSError as error:
         raise SettingsError(
             f"can't write {path}: {error.strerror}", hint="check the disk and the folder's owner"

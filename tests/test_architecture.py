@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "decloud_trainer"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "names", "money"),
+    ("kinds", "migration"),
     ("config", "presets"),
     ("training",),
     ("jobs",),

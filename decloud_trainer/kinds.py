@@ -1,0 +1,157 @@
+"""The sorts of values that settings have: how each is read from JSON or text, and written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from decloud_trainer.money import LAMPORTS_PER_SOL, lamports_from_sol
+from decloud_trainer.names import dataset_key
+
+
+class Kind(NamedTuple):
+    """How one sort of value is read and written.
+
+    parse: from JSON or command-line text to the field's value; raises ValueError with what is
+        allowed. show: from the field's value to JSON. choices: all values, where they are few.
+    """
+
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], Any] = lambda value: value
+    choices: tuple[str, ...] = ()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value.strip()
+
+
+def _url_of(*schemes: str) -> Callable[[Any], str]:
+    starts = " or ".join(f"{scheme}://" for scheme in schemes)
+
+    def parse(value: Any) -> str:
+        text = _text(value)
+        if text and not _is_url(text, schemes):
+            raise ValueError(f"must be a URL that starts with {starts}")
+        return text.rstrip("/")
+
+    return parse
+
+
+def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        return False
+
+
+def _flag(value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("must be true or false")
+    return found
+
+
+def _sol(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError("must be an amount in SOL, such as 0.01")
+    return lamports_from_sol(str(value).strip())
+
+
+def _shown_sol(lamports: int) -> float | str:
+    """A JSON number, or text for an amount that a float can't hold to the lamport."""
+    exact = Decimal(lamports) / LAMPORTS_PER_SOL
+    number = float(exact)
+    return number if Decimal(repr(number)) == exact else str(exact)
+
+
+def count(least: int, most: int) -> Kind:
+    def parse(value: Any) -> int:
+        try:
+            found = int(str(value).strip()) if not isinstance(value, bool) else None
+        except ValueError:
+            found = None
+        if found is None or not least <= found <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return found
+
+    return Kind(parse)
+
+
+def number(least: float, most: float) -> Kind:
+    def parse(value: Any) -> float:
+        try:
+            found = float(str(value).strip()) if not isinstance(value, bool) else math.nan
+        except ValueError:
+            found = math.nan
+        if not least <= found <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return found
+
+    return Kind(parse)
+
+
+def choice(*allowed: str) -> Kind:
+    def parse(value: Any) -> str:
+        if str(value).strip() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return str(value).strip()
+
+    return Kind(parse, choices=allowed)
+
+
+def _items(value: Any) -> list[str]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ValueError("must be names separated by commas")
+    return [item.strip() for item in items if item.strip()]
+
+
+def _name(text: str) -> str:
+    key = dataset_key(text)
+    if not key:
+        raise ValueError("must hold names of datasets")
+    return key
+
+
+def _datasets(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_name(item) for item in _items(value)))
+
+
+_url = _url_of("http", "https")
+
+
+def _urls(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_url(item) for item in _items(value)))
+
+
+def _pairs(value: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        value = dict(item.partition(":")[::2] for item in _items(value))
+    if not isinstance(value, dict) or not all(
+        isinstance(item, str) and item for pair in value.items() for item in pair
+    ):
+        raise ValueError("must be pairs FROM:TO")
+    return {_name(name): target.strip() for name, target in value.items()}
+
+
+def _mappings(value: Any) -> dict[str, str]:
+    return {name: _name(target) for name, target in _pairs(value).items()}
+
+
+TEXT = Kind(_text)
+URL = Kind(_url)
+WS_URL = Kind(_url_of("ws", "wss"))
+FLAG = Kind(_flag, choices=("true", "false"))
+SOL = Kind(_sol, _shown_sol)
+DATASETS = Kind(_datasets, list)
+URLS = Kind(_urls, list)
+MAPPINGS = Kind(_mappings, dict)
+PATHS = Kind(_pairs, dict)
