@@ -401,10 +401,10 @@ class TakenOver:
 def take_over(*, path: Path | None = None) -> TakenOver | None:
     """Rewrite a file of an earlier trainer kit in our terms; None if it isn't one."""
     path = path or config_path()
-    if migrated(read_file(path), _refusal) is None:
+    if migrated(read_file(path), _read_setting) is None:
         return None
     with _locked(path):
-        old = migrated(read_file(path), _refusal)
+        old = migrated(read_file(path), _read_setting)
         return None if old is None else _take_over(path, old)
 
 
@@ -418,7 +418,7 @@ def _take_over(path: Path, old: Migrated) -> TakenOver:
 def _for_change(path: Path) -> dict[str, Any]:
     """The content of a file that is about to be rewritten."""
     content = read_file(path)
-    old = migrated(content, _refusal)
+    old = migrated(content, _read_setting)
     if old is None:
         return content
     _take_over(path, old)
@@ -426,17 +426,14 @@ def _for_change(path: Path) -> dict[str, Any]:
 
 
 def _in_our_terms(content: dict[str, Any]) -> dict[str, Any]:
-    old = migrated(content, _refusal)
+    old = migrated(content, _read_setting)
     return content if old is None else old.content
 
 
-def _refusal(key: str, value: Any) -> str:
-    """Why a setting can't have the value; empty if it can."""
-    try:
-        TABLE[key].setting.kind.parse(value)
-    except ValueError as error:
-        return str(error)
-    return ""
+def _read_setting(key: str, value: Any) -> Any:
+    """The value as the file has it; ValueError if the setting can't have it."""
+    kind = TABLE[key].setting.kind
+    return kind.show(kind.parse(value))
 
 
 def reset(*, path: Path | None = None) -> Path | None:

@@ -8,7 +8,7 @@ none stays in the file under `KEPT`. Keys of neither family are left where they 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -54,15 +54,17 @@ class Migrated:
     notes: tuple[str, ...]
 
 
-def migrated(content: Mapping[str, Any], refusal: Callable[[str, Any], str]) -> Migrated | None:
+def migrated(
+    content: Mapping[str, Any], read_setting: Callable[[str, Any], Any]
+) -> Migrated | None:
     """The content of an earlier kit's file in our terms; None if it isn't such a file.
 
     Args:
-        refusal: why a setting of ours can't have a value; empty if it can.
+        read_setting: a setting's value as our file has it; ValueError says why it can't be.
     """
     if not _is_old(content):
         return None
-    work = _Work(dict(content), refusal)
+    work = _Work(dict(content), read_setting)
     work.rename()
     work.take_rules()
     work.take_train_dataset()
@@ -88,23 +90,25 @@ class _Work:
     """One migration under way: `new` is the file to be."""
 
     new: dict[str, Any]
-    refusal: Callable[[str, Any], str]
+    read_setting: Callable[[str, Any], Any]
     kept: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def keep(self, key: str, why: str) -> None:
-        """Put an old key aside; what it said is worth a note only if it said something."""
-        if key in self.new:
-            value = self.kept[key] = self.new.pop(key)
-            if value not in (None, "", False, []):
-                self.notes.append(f"{key} is kept under {KEPT}: {why}")
+    def keep(self, keys: Iterable[str], why: str) -> None:
+        """Put old keys aside; what they said is worth a note only if they said something."""
+        kept = {key: self.new.pop(key) for key in keys if key in self.new}
+        self.kept |= kept
+        said = [key for key, value in kept.items() if value not in (None, "", False, [])]
+        if said:
+            self.notes.append(f"kept under {KEPT}: {', '.join(said)} ({why})")
 
     def put(self, key: str, value: Any, origin: str) -> bool:
         """Give a setting of ours a value, if it can have it."""
-        if why := self.refusal(key, value):
-            self.notes.append(f"{origin} could not become {key}: it {why}")
+        try:
+            self.new[key] = self.read_setting(key, value)
+        except ValueError as error:
+            self.notes.append(f"{origin} could not become {key}: it {error}")
             return False
-        self.new[key] = value
         return True
 
     def rename(self) -> None:
@@ -113,7 +117,7 @@ class _Work:
             if value is None:
                 self.new.pop(old, None)  # not set, in these kits
             elif self.new.get(key) is not None:
-                self.keep(old, f"{key} is set, too, and holds")
+                self.keep([old], f"{key} is set, too, and holds")
             elif self.put(key, value, old):
                 del self.new[old]
                 self.notes.append(f"{old} is now {key}")
@@ -125,8 +129,7 @@ class _Work:
             return
         rules = self.new.get("rules") or []
         accept_any = self.new.get("accept_any") is True
-        self.keep("rules", "its enabled rules are now the settings named below")
-        self.keep("accept_any", "datasets says it now; empty accepts any that can be trained")
+        self.keep(["rules", "accept_any"], "what they said is now in the settings below")
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
             self.notes.append("the rules can't be read: look at datasets and min_reward")
             return
@@ -158,12 +161,10 @@ class _Work:
             self.new.pop("train_dataset", None)
         elif isinstance(target, str) and names:
             self._stand_ins({"accept_datasets": names, "train_dataset": target})
-            self.keep("train_dataset", "dataset_mappings says it now")
+            self.keep(["train_dataset"], "dataset_mappings says it now")
         else:
-            self.keep(
-                "train_dataset",
-                "a mapping needs the name it is for (config --add-mapping FROM:TO)",
-            )
+            why = "a mapping needs the name that it is for: config --add-mapping FROM:TO"
+            self.keep(["train_dataset"], why)
 
     def _stand_ins(self, rule: Mapping[str, Any]) -> None:
         """A rule's local dataset and folder as mappings and paths; an earlier rule goes first."""
@@ -191,10 +192,12 @@ class _Work:
         """A rule's own training values, where all rules have the same; here they are for all."""
         for key in _TRAINING:
             values = [rule.get(key) or self.new.get(key) for rule in rules]
-            if values[0] is not None and all(value == values[0] for value in values):
-                self.put(key, values[0], "rules")
-            elif any(rule.get(key) for rule in rules):
+            if not any(rule.get(key) for rule in rules):
+                continue
+            if any(value != values[0] for value in values):
                 self.notes.append(f"the rules differ in {key}, which is one setting here: check it")
+            elif self.put(key, values[0], "rules"):
+                self.notes.append(f"{key} is now {values[0]}, as the rules say")
 
     def _agreed_rewards(self, rules: list[dict[str, Any]]) -> None:
         """The strictest of the limits: nothing is taken that a rule would have refused."""
@@ -211,8 +214,7 @@ class _Work:
                 self.notes.append(f"max_reward is now {lowest}, the lowest of the rules'")
 
     def keep_the_rest(self) -> None:
-        for key in (*V1_UNUSED, *V2_UNUSED):
-            self.keep(key, "it has no meaning here")
+        self.keep((*V1_UNUSED, *V2_UNUSED), "no meaning here")
 
     def mend_values(self) -> None:
         key = self.new.get("private_key")
@@ -239,9 +241,8 @@ class _Work:
             chosen = public if network in (None, "mainnet-beta") else network
             self.new["network"] = network = chosen
             self.notes.append(f"network and rpc_url named different networks: {chosen} holds")
-        for key in ("rpc_url", "ws_url"):
-            if _public_network(self.new.get(key)):
-                self.keep(key, "it is a network's public endpoint, which follows from network")
+        public_urls = [key for key in ("rpc_url", "ws_url") if _public_network(self.new.get(key))]
+        self.keep(public_urls, "a network's public endpoints follow from network now")
 
 
 def _names(value: Any) -> list[str]:
