@@ -93,7 +93,7 @@ def _changes(
 
 
 def _check(changes: dict[str, Any]) -> None:
-    """Refuse changes that don't fit each other or the rest; nothing is written yet."""
+    """Look at what a key and a path lead to, before anything is written."""
     if changes.get("private_key"):
         from decloud_trainer.chain.wallet import load_wallet
 
@@ -101,19 +101,6 @@ def _check(changes: dict[str, Any]) -> None:
     path = changes.get("keypair_path")
     if path and not Path(path).expanduser().exists():
         click.echo(f"note: there is no file {path}", err=True)
-    try:
-        settings_file.load(options=changes)
-    except SettingsError:
-        if _file_is_sound():  # else these changes may be what mends it
-            raise
-
-
-def _file_is_sound() -> bool:
-    try:
-        settings_file.load()
-    except SettingsError:
-        return False
-    return True
 
 
 def _value_of(key: str, value: str) -> str:

@@ -124,7 +124,7 @@ def _ask(answers: dict[str, Any], key: str, question: str, default: str) -> None
         try:
             settings_file.parse(key, text, "that")
         except SettingsError as error:
-            click.echo(f"   {error.message}")
+            click.echo(folded("   ", error.message.removeprefix("that: ")))
         else:
             answers[key] = text
 
@@ -146,10 +146,24 @@ def _ask_wallet(answers: dict[str, Any], now: Settings) -> str:
         )
     )
     if choice == "cli" and "keypair_path" not in answers:
-        answers["keypair_path"] = click.prompt("   Path", default=now.keypair_path)
+        _ask_wallet_value(answers, "keypair_path", "   Path", default=now.keypair_path)
     if choice == "key":
-        answers["private_key"] = click.prompt("   Private key (not shown)", hide_input=True)
+        _ask_wallet_value(answers, "private_key", "   Private key (not shown)", hide_input=True)
     return choice
+
+
+def _ask_wallet_value(answers: dict[str, Any], key: str, question: str, **prompt: Any) -> None:
+    """Ask until the answer leads to a wallet; what was typed is never repeated."""
+    from decloud_trainer.chain.wallet import load_wallet
+
+    while key not in answers:
+        text = str(click.prompt(question, **prompt))
+        try:
+            load_wallet(environ={}, **{key: text})
+        except SettingsError as error:
+            click.echo(folded("   ", error.message))
+        else:
+            answers[key] = text
 
 
 def _ask_pins(answers: dict[str, Any], now: Settings) -> None:
