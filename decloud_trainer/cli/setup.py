@@ -159,7 +159,10 @@ def _ask_wallet_value(answers: dict[str, Any], key: str, question: str, **prompt
     while key not in answers:
         text = str(click.prompt(question, **prompt))
         try:
-            load_wallet(environ={}, **{key: text})
+            if key == "private_key":
+                load_wallet(environ={}, private_key=text)
+            else:
+                load_wallet(environ={}, keypair_path=text)
         except SettingsError as error:
             click.echo(folded("   ", error.message))
         else:
