@@ -14,6 +14,7 @@ from typing import Any
 from decloud_trainer.errors import CorruptionError, DecloudError, NetworkError
 from decloud_trainer.rounds.engine import Busy, Engine
 from decloud_trainer.rounds.entry import Entry, Request
+from decloud_trainer.rounds.gate import Wish
 from decloud_trainer.rounds.intake import Scope, sweep, take_request
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.ports import Watch
@@ -29,6 +30,8 @@ LONGEST_SLEEP_S = 1.0
 # After trouble with the network, and after a failure that no step could record.
 NETWORK_PAUSE_S = 5.0
 FAILURE_PAUSE_S = 5.0
+# Marks in the journal by which other terminals steer a daemon.
+PAUSED_UNTIL, WISH = "paused_until", "wish"
 
 
 class Daemon:
@@ -61,17 +64,45 @@ class Daemon:
         await self._journal(Journal.reconsider, self._any)
         self._broken = asyncio.get_running_loop().create_future()
         loops = (self._watching, self._scheduling, self._requests, self._sweeping)
+        await self._journal(Journal.set_mark, WISH, None)  # it was for an earlier daemon
         tasks = [asyncio.create_task(_outlive(loop)) for loop in loops]
-        stopping = asyncio.create_task(until.wait())
+        stopping = asyncio.create_task(self._stopping(until))
         watched: set[asyncio.Future[Any]] = {*tasks, stopping, self._broken}
         try:
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                task.result()  # raises
+            for task in done:
+                task.result()  # raises what ended it, except for the one that may end
         finally:
             self._broken.cancel()
             await _end([stopping, *tasks])
             await _end(list(self._running.values()))
+
+    async def _stopping(self, until: asyncio.Event) -> None:
+        """Ends when the event is set, another terminal says stop, or all is finished."""
+        gate = self._engine.parts.gate
+        while not until.is_set():
+            await self._pause_or_resume()
+            wish = await self._journal(Journal.mark, WISH)
+            if wish == Wish.STOP.value:
+                return
+            if wish == Wish.FINISH.value and not gate.finishing:
+                gate.finishing = "finishing: nothing new is taken"
+            if (gate.finishing or gate.is_full) and await self._is_idle():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), REQUESTS_S)
+
+    async def _pause_or_resume(self) -> None:
+        parts = self._engine.parts
+        now = parts.to_local(self._clock())
+        paused = (await self._journal(Journal.mark, PAUSED_UNTIL) or 0.0) > now
+        if parts.gate.paused and not paused:
+            await self._journal(Journal.reconsider, self._any)
+            self._wake.set()
+        parts.gate.paused = paused
+
+    async def _is_idle(self) -> bool:
+        return not self._running and not await self._journal(Journal.active_ids, self._any)
 
     async def _watching(self) -> None:
         async with contextlib.aclosing(self._watch.changes()) as changes:
@@ -173,10 +204,25 @@ async def _outlive(loop: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(FAILURE_PAUSE_S)
 
 
-async def _end(tasks: list[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run_once(engine: Engine, scope: Scope) -> None:
+    """Look at the network once and advance every row as far as it goes now, without waiting."""
+    journal, parts = engine.parts.journal, engine.parts
+    await journal(Journal.reconsider, scope.key(0))
+    await sweep(engine, scope)
+    for round in await parts.chain.open_rounds():
+        await journal(Journal.saw, scope.key(round.id), round)
+    for round_id in await journal(Journal.active_ids, scope.key(0)):
+        fresh = await parts.chain.round(round_id)
+        if fresh is not None:
+            await journal(Journal.saw, scope.key(round_id), fresh)
+    while due := await journal(Journal.due, scope.key(0), parts.clock()):
+        await asyncio.gather(*(engine.advance(entry) for entry in due))
 
 
 async def run_until(engine: Engine, entry: Entry, arrived: Callable[[Entry], bool]) -> Entry:

@@ -123,6 +123,7 @@ class Engine:
         after = await self.parts.journal(
             Journal.move, entry, move.state, move.reason, move.facts, until=until
         )
+        self.parts.gate.moved(after.key.round_id, after.state)
         self._tell(after, moved=True, problem=problem)
         return after
 

@@ -383,6 +383,25 @@ class Journal:
         (row,) = self._read("SELECT state, answer FROM requests WHERE id = ?", request)
         return row["state"], row["answer"]
 
+    # Marks
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keep a JSON value under a name; None forgets it."""
+        with self._transaction():
+            if value is None:
+                self._db.execute("DELETE FROM marks WHERE name = ?", (name,))
+                return
+            self._db.execute(
+                "INSERT INTO marks VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, json.dumps(value)),
+            )
+
+    def mark(self, name: str) -> Any:
+        """The value under that name, or None."""
+        rows = self._read("SELECT value FROM marks WHERE name = ?", name)
+        return json.loads(rows[0]["value"]) if rows else None
+
     # Internals
 
     def _create(self) -> None:

@@ -61,6 +61,8 @@ CREATE TABLE requests (
     kind TEXT NOT NULL, args TEXT NOT NULL,
     state TEXT NOT NULL, answer TEXT NOT NULL, created_at REAL NOT NULL
 ) STRICT;
+-- What a session and its steering leave behind, by name, as JSON.
+CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE INDEX requests_new ON requests(id) WHERE state = 'new';
 """
 

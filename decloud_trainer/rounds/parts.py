@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from decloud_trainer.jobs.ports import Jobs
 from decloud_trainer.rounds.entry import Entry, Facts, State
+from decloud_trainer.rounds.gate import Gate
 from decloud_trainer.rounds.journal import JournalThread
 from decloud_trainer.rounds.policy import Terms
 from decloud_trainer.rounds.ports import Chain, Pins, Sender
@@ -65,6 +66,7 @@ class Parts:
     clock: Callable[[], float]
     to_local: Callable[[float], float]
     on_progress: Callable[[Progress], None]
+    gate: Gate = field(default_factory=Gate)
 
 
 @dataclass(frozen=True, slots=True)

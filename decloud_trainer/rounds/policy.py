@@ -52,6 +52,7 @@ class Situation:
         balance_lamports: the wallet's; None if it wasn't looked up, and then nothing fails by it.
         rounds_in_work: other rounds of ours that hold a slot.
         training_s: expected seconds of the training, from measured speed; None if unmeasured.
+        closed: why nothing new is taken at the moment; empty if it is.
     """
 
     now: float
@@ -59,6 +60,7 @@ class Situation:
     costs: Costs
     rounds_in_work: int
     training_s: float | None = None
+    closed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = Fa
     for refuse in against:
         if reason := refuse(round, terms, situation):
             return Decision(False, reason, lasting=True)
-    for refuse in [_unaffordable] if asked else [_busy, _unaffordable]:
+    for refuse in [_unaffordable] if asked else [_not_now, _busy, _unaffordable]:
         if reason := refuse(round, terms, situation):
             return Decision(False, reason)
     if asked:
@@ -181,6 +183,10 @@ def _unprofitable(round: Round, terms: Terms, situation: Situation) -> str:
         f"an equal share among {round.trainers_count + 1} would pay {format_sol(share)}, "
         f"taking part costs {format_sol(needed)}"
     )
+
+
+def _not_now(round: Round, terms: Terms, situation: Situation) -> str:
+    return situation.closed
 
 
 def _busy(round: Round, terms: Terms, situation: Situation) -> str:

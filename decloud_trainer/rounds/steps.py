@@ -289,6 +289,7 @@ async def _decision(
         costs=await parts.chain.costs(),
         rounds_in_work=await parts.journal(Journal.slots_in_use, entry, with_early=with_early),
         training_s=_training_s(parts, entry.facts),
+        closed=parts.gate.closed(round.id),
     )
     return policy.decide(round, parts.terms, situation, asked=entry.facts.asked_join)
 
