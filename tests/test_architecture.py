@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "decloud_trainer"
 # Floors from the ground up; a room may import from its own floor's table entry and below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "names", "money"),
+    ("files", "masking", "names", "money"),
     ("kinds", "migration"),
     ("config", "presets"),
     ("training",),
@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("chain", "ipfs"),
     ("localnet",),
     ("wiring",),
+    ("checks",),
     ("cli",),
     ("__main__",),
 )
@@ -32,7 +33,7 @@ ONLY = {
     "names": set(),
     "money": set(),
 }
-IMPORTED_ONLY_BY = {"config": {"wiring", "cli", "presets"}, "wiring": {"cli"}}
+IMPORTED_ONLY_BY = {"config": {"wiring", "checks", "cli", "presets"}, "wiring": {"checks", "cli"}}
 
 
 def modules() -> list[tuple[str, Path]]:

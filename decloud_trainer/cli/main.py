@@ -24,7 +24,15 @@ COMMANDS = {
     "train": ("rounds", "Train and submit one joined round by hand."),
     "claim": ("rounds", "Claim the reward of one completed round by hand."),
     "status": ("rounds", "Show where a round stands, on chain and here."),
+    "earnings": ("earnings", "Show every lamport in and out."),
+    "wallet": ("wallet", "Show, make, import, export the wallet; its balance."),
+    "completion": ("completion", "Print the completion script for a shell."),
     "localnet": ("localnet", "Run a complete local DECLOUD network on this machine."),
+    "doctor": ("doctor", "Check everything; say how to fix what is wrong."),
+    "service": ("service", "Run the daemon in the background, also after a restart."),
+    "datasets": ("datasets", "Show, fetch and check datasets."),
+    "device": ("device", "Show what training would use, and how fast it is."),
+    "version": ("version", "Show versions of this program and its parts."),
     "demo": ("demo", "Watch a whole round earn its reward on a local network."),
 }
 
@@ -102,10 +110,7 @@ def main(args: Sequence[str] | None = None) -> int:
             click.echo(f"hint: {error.hint}", err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort of the whole program
-        if verbose:
-            traceback.print_exc()
-        click.echo(f"unexpected error: {type(error).__name__}: {error}", err=True)
-        if not verbose:
-            click.echo("hint: this is a defect; --verbose shows where it happened", err=True)
-        return 3
+        from decloud_trainer.cli.crash import tell_crash
+
+        return tell_crash(error, args or sys.argv[1:], verbose=verbose)
     return outcome if isinstance(outcome, int) else 0

@@ -1,0 +1,104 @@
+"""Checks of the IPFS side: the pin service takes uploads, gateways deliver what they should."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from decloud_trainer.checks.model import Check, Verdict, failed, passed, refused, warned
+from decloud_trainer.config import Settings
+from decloud_trainer.errors import DecloudError
+from decloud_trainer.ipfs.cid import Cid
+from decloud_trainer.ipfs.gateway import Patience
+from decloud_trainer.ipfs.gateways import Gateways
+from decloud_trainer.ipfs.pins import PinService
+from decloud_trainer.wiring import pin_service_of, services
+
+PATIENCE: Final = Patience(connect_s=5.0, read_s=5.0, gateway_s=10.0, wait_s=0.0)
+# A file that has been on IPFS since its first days: "hello world" and a line feed.
+HELLO: Final = b"hello world\n"
+HELLO_CID: Final = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
+MAX_BYTES: Final = 64 * 1024 * 1024
+
+
+async def pin_check(settings: Settings, *, upload: bool = False) -> Check:
+    """Does the pin service know us, and what do we have there? With `upload`, does it take a
+    small file?"""
+    name = "pin service"
+    service = pin_service_of(settings)
+    if service is None:
+        return failed(
+            name,
+            "no Pinata credentials: gradients can't be uploaded",
+            "get a key at https://app.pinata.cloud/keys, then: "
+            "decloud-trainer config --set pinata_jwt=-",
+        )
+    began = time.monotonic()
+    await asyncio.to_thread(service.check)
+    ms = _since_ms(began)
+    usage = await asyncio.to_thread(service.usage)
+    text, numbers = f"accepts the credentials in {ms} ms", {"latency_ms": ms}
+    if usage is not None:
+        text += f"; pinned there: {usage.files:,}, {usage.bytes / 1e6:,.1f} MB"
+        numbers |= {"pinned_files": usage.files, "pinned_bytes": usage.bytes}
+    if upload:
+        await asyncio.to_thread(_upload, service)
+        text += "; an upload was accepted"
+    return passed(name, text, **numbers)
+
+
+def _upload(service: PinService) -> None:
+    with tempfile.TemporaryDirectory(prefix="decloud-doctor-") as folder:
+        path = Path(folder) / "hello.txt"
+        path.write_bytes(HELLO)
+        service.pin(path, "decloud-trainer doctor")
+
+
+async def gateway_checks(settings: Settings, cid: str | None) -> list[Check]:
+    """Does each gateway deliver that content, and is it the right one? All are asked at once.
+
+    One that doesn't is a failure only when no other does.
+    """
+    urls = services(settings).gateways
+    if cid is None:
+        return [warned("gateways", "not known: there is no round whose model could be fetched")]
+    checks = await asyncio.gather(*(_gateway_check(url, cid) for url in urls))
+    if any(check.verdict is Verdict.PASS for check in checks):
+        checks = [
+            warned(c.name, c.text, "the next gateway is asked instead")
+            if c.verdict is Verdict.FAIL
+            else c
+            for c in checks
+        ]
+    return list(checks)
+
+
+async def _gateway_check(url: str, cid: str) -> Check:
+    name = f"gateway {urlsplit(url).netloc.rpartition('@')[2]}"
+    began = time.monotonic()
+    try:
+        size = await asyncio.to_thread(_fetch, url, cid)
+    except DecloudError as error:
+        return refused(name, error)
+    ms = _since_ms(began)
+    return passed(name, f"{_size(size)} in {ms} ms, verified", latency_ms=ms, bytes=size)
+
+
+def _fetch(url: str, cid: str) -> int:
+    """The verified content's bytes."""
+    with tempfile.TemporaryDirectory(prefix="decloud-doctor-") as folder:
+        path = Path(folder) / "content"
+        Gateways((url,), PATIENCE).fetch(str(Cid.parse(cid)), path, max_bytes=MAX_BYTES)
+        return path.stat().st_size
+
+
+def _size(size: int) -> str:
+    return f"{size:,} bytes" if size < 10_000 else f"{size / 1e6:,.1f} MB"
+
+
+def _since_ms(began: float) -> int:
+    return int((time.monotonic() - began) * 1000) + 1

@@ -1,0 +1,214 @@
+"""``datasets``: what can be trained here, and having it ready before a round needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decloud_trainer import config as settings_file
+from decloud_trainer.cli.output import JSON_OPTION, print_json, print_pairs, print_table
+from decloud_trainer.errors import DatasetUnavailable
+
+if TYPE_CHECKING:
+    from decloud_trainer.checks.data import LocalData
+    from decloud_trainer.training.spec import DataSpec
+
+# Between two looks at how much of a download has arrived.
+LOOK_S = 0.5
+
+
+@click.group()
+def datasets() -> None:
+    """Show which datasets can be trained here, fetch them, and check folders of your own."""
+
+
+LIST_EPILOG = """\b
+Examples:
+  decloud-trainer datasets list
+  decloud-trainer datasets list --all
+  decloud-trainer datasets list --json
+"""
+
+
+@datasets.command("list", epilog=LIST_EPILOG)
+@click.option("--all", "show_all", is_flag=True, help="Also those that can't be trained here.")
+@JSON_OPTION
+def list_datasets(show_all: bool, as_json: bool) -> None:
+    """List the network's datasets: trainable here, from where, how many samples.
+
+    With --json all of them are listed.
+    """
+    from decloud_trainer.checks.data import all_data
+
+    found = all_data(settings_file.load().settings)
+    if as_json:
+        print_json([local.to_json() for local in found])
+        return
+    shown = [local for local in found if show_all or local.source]
+    columns = ["Dataset", "Index", "Trainable", "From", "Train", "Test", "Note"]
+    print_table(columns, [_row(local) for local in shown])
+    if not show_all:
+        click.echo(f"\n{len(found) - len(shown)} more can't be trained here (--all shows them).")
+        click.echo("config --add-path NAME:PATH and --add-mapping FROM:TO add to this list.")
+
+
+def _row(local: LocalData) -> list[str]:
+    here = local.found
+    return [
+        local.key,
+        "-" if local.index is None else str(local.index),
+        "yes" if local.is_ready else "after a download" if local.is_trainable else "no",
+        _source(local),
+        f"{here.train:,}" if here else "-",
+        f"{here.test:,}" if here else "-",
+        local.problem,
+    ]
+
+
+def _source(local: LocalData) -> str:
+    source = local.path or local.source or "-"
+    return f"{local.trained_on} ({source})" if local.trained_on != local.key else source
+
+
+FETCH_EPILOG = """\b
+Examples:
+  decloud-trainer datasets fetch mnist
+  decloud-trainer datasets fetch FashionMnist --json
+
+\b
+Exit codes: 0 ready, 1 it can't be had.
+"""
+
+
+@datasets.command(epilog=FETCH_EPILOG)
+@click.argument("name")
+@JSON_OPTION
+def fetch(name: str, as_json: bool) -> None:
+    """Download a dataset if need be and prepare it, so that no round has to wait for it."""
+    from decloud_trainer.checks.data import data_spec, local_data
+    from decloud_trainer.training.datasets import TORCHVISION
+
+    settings = settings_file.load().settings
+    local = local_data(settings, name)
+    spec = data_spec(settings, local.trained_on)
+    if spec is None:
+        raise _unknown(local)
+    if local.trained_on != local.key and not as_json:
+        click.echo(f"{local.key} is trained on {local.trained_on} (mapping)")
+    folder = spec.data_dir / "downloads" / TORCHVISION.get(spec.name, "-")
+    info = asyncio.run(_fetch(spec, folder, quiet=as_json))
+    if as_json:
+        print_json({"dataset": local.key, "trained_on": local.trained_on, **info})
+        return
+    click.echo(
+        f"{local.trained_on} is ready: {info['train']:,} training and {info['test']:,} test "
+        f"samples, {info['classes']} classes"
+    )
+
+
+async def _fetch(spec: DataSpec, folder: Path, *, quiet: bool) -> Mapping[str, Any]:
+    """Run the child that prepares data; meanwhile tell what has arrived."""
+    from decloud_trainer.jobs.alone import run_alone
+
+    job = asyncio.ensure_future(run_alone("prepare", {"data": spec.to_json()}))
+    told = _arrived(folder)
+    try:
+        while not (await asyncio.wait({job}, timeout=LOOK_S))[0]:
+            arrived = _arrived(folder)
+            if arrived > told and not quiet:
+                click.echo(f"{spec.name}: {arrived / 1e6:,.1f} MB arrived", err=True)
+                told = arrived
+        return job.result()
+    finally:
+        job.cancel()
+        await asyncio.wait({job})
+
+
+def _arrived(folder: Path) -> int:
+    """Bytes of all files below; what moves away at that moment counts as nothing."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(parent, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
+CHECK_EPILOG = """\b
+Examples:
+  decloud-trainer datasets check mnist
+  decloud-trainer datasets check ~/data/my-digits
+
+\b
+Exit codes: 0 it can be trained, 1 it can't.
+"""
+
+
+@datasets.command(epilog=CHECK_EPILOG)
+@click.argument("name", metavar="NAME|PATH")
+@JSON_OPTION
+def check(name: str, as_json: bool) -> None:
+    """Say what is there of a dataset, or what a folder holds. Changes nothing."""
+    from decloud_trainer.checks.data import local_data
+
+    if os.sep in name or name.startswith("~"):
+        _check_folder(Path(name).expanduser(), as_json)
+        return
+    local = local_data(settings_file.load().settings, name)
+    if as_json:
+        print_json(local.to_json())
+    if local.problem:
+        raise DatasetUnavailable(
+            f"Dataset not found: {local.problem}",
+            hint=f"decloud-trainer config --add-path {local.trained_on}:/path/to/its/folder",
+        )
+    if not local.source:
+        raise _unknown(local)
+    if local.found is None:
+        raise DatasetUnavailable(
+            f"Dataset not found: {local.trained_on} was not downloaded yet",
+            hint=f"decloud-trainer datasets fetch {local.trained_on}",
+        )
+    if not as_json:
+        number = "" if local.index is None else f" (number {local.index} on the network)"
+        print_pairs(
+            {"Dataset": f"{local.key}{number}", "From": _source(local)} | _facts(local.found)
+        )
+
+
+def _check_folder(path: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from decloud_trainer.training.datasets import find_format
+
+    found = find_format(path)
+    if as_json:
+        print_json({"path": str(path), **asdict(found)})
+        return
+    print_pairs({"Folder": str(path)} | _facts(found))
+    click.echo(f"\nUse it: decloud-trainer config --add-path NAME:{path}")
+
+
+def _facts(found: Any) -> dict[str, str]:
+    return {
+        "Format": f"{found.format}, images of {found.side}x{found.side}",
+        "Training": f"{found.train:,} samples",
+        "Test": f"{found.test:,} samples" if found.test else "none: scores can't be previewed",
+        "Classes": str(found.classes),
+    }
+
+
+def _unknown(local: LocalData) -> DatasetUnavailable:
+    name = local.trained_on
+    return DatasetUnavailable(
+        f"Dataset not found: there is no data and no loader for {name} here",
+        hint=f"use files of your own: decloud-trainer config --add-path {name}:/path/to/its/folder,"
+        f" or train on other data instead: decloud-trainer config --add-mapping {local.key}:mnist",
+    )
