@@ -7,7 +7,7 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -26,11 +26,14 @@ _SUBCOMMAND = re.compile(r"[a-z]{2,12}")
 _SECRET_NAME = re.compile(r"key|secret|jwt|token|pass|seed|mnemonic", re.IGNORECASE)
 
 
-def tell_crash(error: Exception, words: Sequence[str], *, verbose: bool) -> int:
+def tell_crash(
+    error: Exception, words: Sequence[str], commands: Collection[str], *, verbose: bool
+) -> int:
     """Say what happened on standard error, store a report; the exit code.
 
     Args:
         words: the command line without the program's name.
+        commands: the names of all commands.
     """
     secrets = configured_secrets(os.environ)
     trace = _trace(error, secrets)
@@ -38,7 +41,7 @@ def tell_crash(error: Exception, words: Sequence[str], *, verbose: bool) -> int:
         click.echo(trace, err=True)
     told = masked(f"{type(error).__name__}: {error}", secrets)
     click.echo(f"unexpected error: {told}", err=True)
-    path = _store(_report(words, trace, secrets))
+    path = _store(_report(masked(command_name(words, commands), secrets), trace))
     if path is None:
         click.echo("hint: this is a defect; --verbose shows where it happened", err=True)
     else:
@@ -74,12 +77,12 @@ def _trace(error: Exception, secrets: Sequence[str]) -> str:
     return masked(text if home == "/" else text.replace(home, "~"), secrets)
 
 
-def _report(words: Sequence[str], trace: str, secrets: Sequence[str]) -> str:
+def _report(command: str, trace: str) -> str:
     from decloud_trainer.checks.packages import versions
 
     facts = {
         "When": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "Command": f"{masked(command_name(words), secrets)}  (values are left out)",
+        "Command": f"{command}  (values are left out)",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "System": platform.platform(),
     }
@@ -87,15 +90,13 @@ def _report(words: Sequence[str], trace: str, secrets: Sequence[str]) -> str:
     return f"decloud-trainer crash report\n\n{head}\n{trace}"
 
 
-def command_name(words: Sequence[str]) -> str:
+def command_name(words: Sequence[str], commands: Collection[str]) -> str:
     """``decloud-trainer config --set`` for ``config --set private_key=...``: the command and the
     names of its options, without their values and without arguments."""
-    from decloud_trainer.cli.main import COMMANDS
-
     shown, before = ["decloud-trainer"], ""
     for word in words:
         name = word.partition("=")[0]
-        if word in COMMANDS or (before in COMMANDS and _SUBCOMMAND.fullmatch(word)):
+        if word in commands or (before in commands and _SUBCOMMAND.fullmatch(word)):
             shown.append(word)
         elif _OPTION.fullmatch(name):
             shown.append(name)

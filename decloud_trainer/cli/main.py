@@ -19,11 +19,16 @@ COMMANDS = {
     "setup": ("setup", "Answer a few questions; everything is then ready for start."),
     "start": ("start", "Run the daemon: find, join, train, submit, claim."),
     "config": ("config", "Show and change settings."),
-    "list": ("rounds", "List the rounds on the network."),
+    "list": ("listing", "List the rounds on the network."),
+    "explain": ("listing", "Say why a round would be taken or not."),
     "join": ("rounds", "Join one round by hand."),
     "train": ("rounds", "Train and submit one joined round by hand."),
     "claim": ("rounds", "Claim the reward of one completed round by hand."),
-    "status": ("rounds", "Show where a round stands, on chain and here."),
+    "status": ("status", "Show the daemon, or where a round stands."),
+    "pause": ("steering", "Take no new rounds for a while."),
+    "resume": ("steering", "Take new rounds again."),
+    "finish": ("steering", "End the daemon once its rounds are over."),
+    "stop": ("steering", "End the daemon now."),
     "earnings": ("earnings", "Show every lamport in and out."),
     "wallet": ("wallet", "Show, make, import, export the wallet; its balance."),
     "completion": ("completion", "Print the completion script for a shell."),
@@ -112,5 +117,5 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort of the whole program
         from decloud_trainer.cli.crash import tell_crash
 
-        return tell_crash(error, args or sys.argv[1:], verbose=verbose)
+        return tell_crash(error, args or sys.argv[1:], COMMANDS, verbose=verbose)
     return outcome if isinstance(outcome, int) else 0

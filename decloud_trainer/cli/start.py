@@ -12,6 +12,7 @@ import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
+from decloud_trainer.cli.notify import announced
 from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
 from decloud_trainer.errors import DecloudError, NetworkError, SettingsError
 
@@ -106,7 +107,8 @@ async def run_daemon(settings: Settings, keypair: str | None, verbose: bool, as_
         daemon = Daemon(trainer.engine, trainer.watch, trainer.scope, trainer.followed)
         guard = asyncio.create_task(_guard_network(trainer))
         guard.add_done_callback(lambda _: until.set())
-        await daemon.run(until)
+        async with announced(f"listening for rounds on {settings.network}"):
+            await daemon.run(until)
         if guard.done():
             guard.result()
         guard.cancel()
