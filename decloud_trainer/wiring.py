@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from decloud_trainer.ipfs.pins import PinService
     from decloud_trainer.localnet.options import Endpoints
     from decloud_trainer.rounds.engine import Engine, Told
+    from decloud_trainer.rounds.entry import RowKey
     from decloud_trainer.rounds.intake import Scope
     from decloud_trainer.rounds.parts import Progress, TrainingPlan
     from decloud_trainer.rounds.policy import Terms
@@ -398,3 +399,20 @@ async def open_trainer(
             scope=scope,
             generation=await _described(generation),
         )
+
+
+def stored_progress(key: RowKey) -> dict[str, Any] | None:
+    """How far the round's running child is, as it was last stored (at most a second ago)."""
+    from decloud_trainer.jobs.store import JobStore
+    from decloud_trainer.rounds.training_jobs import prefix
+
+    path = home_dir() / "jobs.sqlite"
+    if not path.exists():
+        return None
+    store = JobStore(path, home_dir() / "jobs")
+    store.open()
+    try:
+        running = store.running(prefix(key))
+    finally:
+        store.close()
+    return dict(running[-1].progress or {}) if running else None

@@ -116,6 +116,15 @@ class JobStore:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else self._job(row)
 
+    def running(self, prefix: str) -> list[Job]:
+        """Jobs at work whose ids begin with `prefix` and a dash, for display."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE state = ? AND substr(id, 1, ?) = ? ORDER BY rowid",
+                (JobState.RUNNING.value, len(prefix) + 1, f"{prefix}-"),
+            ).fetchall()
+            return [self._job(row) for row in rows]
+
     def take_over(self, owner: str, at: float) -> list[Job]:
         """Queue every RUNNING job again, whoever held it, and list all that aren't final.
 

@@ -32,6 +32,8 @@ NETWORK_PAUSE_S = 5.0
 FAILURE_PAUSE_S = 5.0
 # Marks in the journal by which other terminals steer a daemon.
 PAUSED_UNTIL, WISH = "paused_until", "wish"
+# What the running daemon says of itself: pid, started_at, wallet, network, balance, balance_at.
+SESSION = "session"
 
 
 class Daemon:

@@ -283,6 +283,15 @@ class Journal:
         rows = self._read("SELECT * FROM events WHERE row = ? ORDER BY id", entry.row)
         return [event_of(row, entry.key.round_id) for row in rows]
 
+    def problems(self, most: int) -> list[Event]:
+        """The latest troubles of all rounds, newest first."""
+        rows = self._read(
+            "SELECT e.*, r.round_id FROM events e JOIN rounds r ON r.row = e.row"
+            " WHERE e.kind = 'problem' OR e.to_state = 'failed' ORDER BY e.id DESC LIMIT ?",
+            most,
+        )
+        return [event_of(row, read_id(row["round_id"])) for row in rows]
+
     # Intents
 
     def record_intent(self, entry: Entry, intent: Intent) -> None:
@@ -347,6 +356,26 @@ class Journal:
             entry.row if entry else None,
         )
         return [sent_intent_of(row) for row in rows]
+
+    def intents_by_row(self) -> dict[int, list[SentIntent]]:
+        """Every intent under the row of its round, which alone tells rounds of the same number
+        on other networks apart; oldest first."""
+        found: dict[int, list[SentIntent]] = {}
+        for row in self._read(
+            "SELECT i.*, r.round_id FROM intents i JOIN rounds r ON r.row = i.row ORDER BY i.rowid"
+        ):
+            found.setdefault(row["row"], []).append(sent_intent_of(row))
+        return found
+
+    def latest_rounds(self, most: int) -> dict[int, str]:
+        """Ids of the rounds that something happened to last, the latest first, with their
+        state."""
+        found: dict[int, str] = {}
+        for row in self._read(
+            "SELECT round_id, state FROM rounds ORDER BY updated_at DESC LIMIT ?", most
+        ):
+            found.setdefault(read_id(row["round_id"]), row["state"])
+        return found
 
     # Requests
 

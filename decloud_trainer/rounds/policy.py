@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Costs, Round, RoundStatus
@@ -75,7 +76,7 @@ class Decision:
     lasting: bool = False
 
 
-_Refusal = Callable[[Round, Terms, Situation], str]
+_Words = Callable[[Round, Terms, Situation], str]
 
 
 def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = False) -> Decision:
@@ -84,22 +85,48 @@ def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = Fa
     Args:
         asked: the user named this round: filters and slots don't apply, impossibilities do.
     """
-    against: list[_Refusal] = [_closed, _untrainable, _too_slow]
-    if not asked:
-        against += [_unwanted, _unprofitable]
-    for refuse in against:
-        if reason := refuse(round, terms, situation):
-            return Decision(False, reason, lasting=True)
-    for refuse in [_unaffordable] if asked else [_not_now, _busy, _unaffordable]:
-        if reason := refuse(round, terms, situation):
-            return Decision(False, reason)
+    for rule in RULES:
+        if asked and not rule.binds_users:
+            continue
+        if reason := rule.refuse(round, terms, situation):
+            return Decision(False, reason, lasting=rule.lasting)
     if asked:
         return Decision(True, "asked for")
-    share = expected_share_lamports(round, others=round.trainers_count)
     return Decision(
         True,
-        f"{round.dataset}, reward {format_sol(round.reward_lamports)}; an equal share pays "
-        f"{format_sol(share)}, taking part costs {format_sol(total_costs(situation.costs))}",
+        f"{round.dataset}, reward {format_sol(round.reward_lamports)}; {_worth(round, situation)}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One rule's answer, with its numbers.
+
+    Attributes:
+        text: why not; or, when it passed, what it was measured by.
+    """
+
+    rule: str
+    passed: bool
+    text: str
+
+
+def explain(round: Round, terms: Terms, situation: Situation) -> list[Verdict]:
+    """What every rule says of a round, in the order in which `decide` asks them."""
+    verdicts = []
+    for rule in RULES:
+        reason = rule.refuse(round, terms, situation)
+        verdicts.append(
+            Verdict(rule.name, not reason, reason or rule.measure(round, terms, situation))
+        )
+    return verdicts
+
+
+def _worth(round: Round, situation: Situation) -> str:
+    share = expected_share_lamports(round, others=round.trainers_count)
+    return (
+        f"an equal share pays {format_sol(share)}, "
+        f"taking part costs {format_sol(total_costs(situation.costs))}"
     )
 
 
@@ -193,6 +220,71 @@ def _busy(round: Round, terms: Terms, situation: Situation) -> str:
     if situation.rounds_in_work < terms.max_concurrent_rounds:
         return ""
     return f"all {terms.max_concurrent_rounds} slots are busy"
+
+
+class Rule(NamedTuple):
+    """A reason against taking a round.
+
+    refuse: why not; empty when nothing speaks against it. measure: what was compared, for people.
+    lasting: only the round itself, or a user, can change it. binds_users: holds also for a round
+    that a user asks for by name.
+    """
+
+    name: str
+    refuse: _Words
+    measure: _Words
+    lasting: bool
+    binds_users: bool
+
+
+RULES = (
+    Rule("can be joined", _closed, lambda r, t, s: r.status.value, True, True),
+    Rule(
+        "can be trained",
+        _untrainable,
+        lambda r, t, s: f"{r.dataset} by {t.data_for(r.dataset.key)}",
+        True,
+        True,
+    ),
+    Rule(
+        "fast enough",
+        _too_slow,
+        lambda r, t, s: (
+            "not measured yet"
+            if s.training_s is None
+            else f"about {s.training_s:.0f} s of {t.expected_training_window_s} s"
+        ),
+        True,
+        True,
+    ),
+    Rule(
+        "wanted",
+        _unwanted,
+        lambda r, t, s: f"{r.dataset}, reward {format_sol(r.reward_lamports)}",
+        True,
+        False,
+    ),
+    Rule("worth it", _unprofitable, lambda r, t, s: _worth(r, s), True, False),
+    Rule("not paused", _not_now, lambda r, t, s: "new rounds are taken", False, False),
+    Rule(
+        "a free slot",
+        _busy,
+        lambda r, t, s: f"{s.rounds_in_work} of {t.max_concurrent_rounds} in use",
+        False,
+        False,
+    ),
+    Rule(
+        "affordable",
+        _unaffordable,
+        lambda r, t, s: (
+            "balance not known"
+            if s.balance_lamports is None
+            else f"the wallet holds {format_sol(s.balance_lamports)}"
+        ),
+        False,
+        True,
+    ),
+)
 
 
 def decide_submission(

@@ -41,7 +41,7 @@ from decloud_trainer.rounds.model import (
     RoundStatus,
     Submission,
 )
-from decloud_trainer.rounds.parts import Move, Parts, Result, Wait
+from decloud_trainer.rounds.parts import Move, Parts, Result, TrainingPlan, Wait
 from decloud_trainer.rounds.training_jobs import prepare_round, train_round
 
 # Between two looks at a round when no event says that it changed; more, the older the row is.
@@ -288,20 +288,20 @@ async def _decision(
         balance_lamports=await parts.chain.balance() if look_up_balance else None,
         costs=await parts.chain.costs(),
         rounds_in_work=await parts.journal(Journal.slots_in_use, entry, with_early=with_early),
-        training_s=_training_s(parts, entry.facts),
+        training_s=training_s(parts.plan, entry.facts),
         closed=parts.gate.closed(round.id),
     )
     return policy.decide(round, parts.terms, situation, asked=entry.facts.asked_join)
 
 
-def _training_s(parts: Parts, facts: Facts) -> float | None:
+def training_s(plan: TrainingPlan, facts: Facts) -> float | None:
     """Seconds that one epoch takes at the measured speed: the least worth joining for."""
     if not facts.samples_per_s or facts.data_samples is None:
         return None
-    most = facts.max_batches if facts.max_batches is not None else parts.plan.max_batches
+    most = facts.max_batches if facts.max_batches is not None else plan.max_batches
     samples = facts.data_samples
     if most:
-        samples = min(samples, most * parts.plan.batch_size)
+        samples = min(samples, most * plan.batch_size)
     return samples / facts.samples_per_s
 
 

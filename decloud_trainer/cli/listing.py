@@ -1,0 +1,250 @@
+"""``list`` and ``explain``: the rounds there are, and whether we would take them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decloud_trainer import config as settings_file
+from decloud_trainer.cli.output import (
+    JSON_OPTION,
+    folded,
+    print_json,
+    print_table,
+    sign,
+    time_left,
+)
+from decloud_trainer.cli.showing import (
+    MOST_TRAINERS,
+    ROUND_ID,
+    next_deadline,
+    own_key,
+    round_json,
+    statuses_named,
+    submission_word,
+)
+from decloud_trainer.errors import RoundError, SettingsError
+from decloud_trainer.money import format_sol, lamports_from_sol
+from decloud_trainer.names import dataset_key
+
+if TYPE_CHECKING:
+    from decloud_trainer.config import Settings
+    from decloud_trainer.rounds.model import Round
+    from decloud_trainer.rounds.policy import Situation
+
+SORTS = ("id", "reward", "deadline", "trainers")
+WATCH_S = 5.0
+
+LIST_EPILOG = """\b
+Examples:
+  decloud-trainer list
+  decloud-trainer list --status training
+  decloud-trainer list --joinable --sort reward
+  decloud-trainer list --dataset cifar10,mnist --min-reward 0.01 --watch
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A listed round: `mine` is how far the wallet is with it, `verdict` whether we'd take it."""
+
+    round: Round
+    mine: str
+    joinable: bool
+    verdict: str
+
+
+@click.command("list", epilog=LIST_EPILOG)
+@click.option("--status", help="Only this status, e.g. waitingTrainers or training.")
+@click.option("--dataset", metavar="LIST", help="Only these datasets.")
+@click.option("--mine", is_flag=True, help="Only rounds that the wallet is in.")
+@click.option("--joinable", is_flag=True, help="Only rounds that the daemon would take now.")
+@click.option("--min-reward", metavar="SOL", help="Only rewards from this on.")
+@click.option("--sort", type=click.Choice(SORTS), default="id", show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--watch", is_flag=True, help="List again every five seconds, until Ctrl-C.")
+@JSON_OPTION
+@click.pass_context
+def list_rounds(ctx: click.Context, /, watch: bool, as_json: bool, **wanted: Any) -> None:
+    """List the rounds on the network, and whether they would be taken."""
+    settings = settings_file.load().settings
+    pubkey = own_key(ctx)
+    keep = _filter(**wanted)
+    statuses = statuses_named(wanted["status"])
+    while True:
+        rows, now = asyncio.run(_rows(settings, statuses, pubkey))
+        rows = keep(rows)
+        if watch and not as_json:
+            click.clear()
+        _show(rows, now, settings.network, as_json)
+        if not watch:
+            return
+        time.sleep(WATCH_S)
+
+
+def _filter(
+    *,
+    status: str | None,
+    dataset: str | None,
+    mine: bool,
+    joinable: bool,
+    min_reward: str | None,
+    sort: str,
+    limit: int | None,
+) -> Any:
+    """A function that keeps, orders and cuts the rows as asked for."""
+    names = {dataset_key(name) for name in (dataset or "").split(",") if name.strip()}
+    try:
+        least = lamports_from_sol(min_reward) if min_reward is not None else 0
+    except ValueError as error:
+        raise SettingsError(f"--min-reward: {error}") from error
+
+    def order(row: Row) -> Any:
+        round = row.round
+        return {
+            "id": round.id,
+            "reward": (-round.reward_lamports, round.id),
+            "deadline": (next_deadline(round) or 2**62, round.id),
+            "trainers": (round.trainers_count, round.id),
+        }[sort]
+
+    def keep(rows: list[Row]) -> list[Row]:
+        kept = [
+            row
+            for row in rows
+            if (not names or row.round.dataset.key in names)
+            and (row.mine or not mine)
+            and (row.joinable or not joinable)
+            and row.round.reward_lamports >= least
+        ]
+        return sorted(kept, key=order)[:limit]
+
+    return keep
+
+
+def _show(rows: list[Row], now: float, network: str, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [
+                round_json(row.round)
+                | {"mine": row.mine, "joinable": row.joinable, "verdict": row.verdict}
+                for row in rows
+            ]
+        )
+        return
+    if not rows:
+        click.echo(f"no such rounds on {network}")
+        return
+    columns = ["Round", "Status", "Dataset", "Reward", "Trainers", "Time left", "Mine", "Take it?"]
+    print_table(
+        columns,
+        [
+            [
+                str(row.round.id),
+                row.round.status.value,
+                str(row.round.dataset),
+                format_sol(row.round.reward_lamports),
+                f"{row.round.trainers_count}/{MOST_TRAINERS}",
+                time_left(next_deadline(row.round), now),
+                row.mine,
+                "yes" if row.joinable else f"no: {row.verdict}" if row.verdict else "",
+            ]
+            for row in rows
+        ],
+    )
+
+
+async def _rows(
+    settings: Settings, statuses: tuple[Any, ...], pubkey: str | None
+) -> tuple[list[Row], float]:
+    from decloud_trainer.rounds import policy
+    from decloud_trainer.wiring import open_chain, terms_of
+
+    async with open_chain(settings, pubkey) as (chain, now):
+        found = await chain.rounds_with(*statuses)
+        mine = {s.round_id: submission_word(s) for s in await chain.submissions()} if pubkey else {}
+        terms, situation = terms_of(settings), await _situation(chain, settings, pubkey, now, None)
+    rows = []
+    for round in found:
+        if round.id in mine or round.status.is_over:
+            rows.append(Row(round, mine.get(round.id, ""), False, ""))
+            continue
+        decision = policy.decide(round, terms, situation)
+        rows.append(Row(round, "", decision.take, "" if decision.take else decision.reason))
+    return rows, now
+
+
+@click.command(epilog="\b\nExample:\n  decloud-trainer explain 42")
+@ROUND_ID
+@JSON_OPTION
+@click.pass_context
+def explain(ctx: click.Context, round_id: int, as_json: bool) -> None:
+    """Say why a round would be taken or not: every rule, in order, with its numbers."""
+    from decloud_trainer.rounds import policy
+    from decloud_trainer.wiring import terms_of
+
+    settings = settings_file.load().settings
+    round, situation = asyncio.run(_one(settings, round_id, own_key(ctx)))
+    terms = terms_of(settings)
+    verdicts = policy.explain(round, terms, situation)
+    decision = policy.decide(round, terms, situation)
+    if as_json:
+        rules = [dataclasses.asdict(verdict) for verdict in verdicts]
+        print_json(
+            {"round": round_id, "take": decision.take, "reason": decision.reason, "rules": rules}
+        )
+        return
+    click.echo(f"Round {round_id} would {'' if decision.take else 'not '}be taken.")
+    for verdict in verdicts:
+        mark = sign("✓", "ok   ") if verdict.passed else sign("✗", "NO   ")
+        click.echo(folded(f"  {mark}{verdict.rule:<15} ", verdict.text))
+
+
+async def _one(settings: Settings, round_id: int, pubkey: str | None) -> tuple[Round, Situation]:
+    from decloud_trainer.wiring import open_chain
+
+    async with open_chain(settings, pubkey) as (chain, now):
+        round = await chain.round(round_id)
+        if round is None:
+            raise RoundError(
+                f"round {round_id} is not on {settings.network}",
+                hint="`decloud-trainer list` shows the rounds there are",
+            )
+        return round, await _situation(chain, settings, pubkey, now, round_id)
+
+
+async def _situation(
+    chain: Any, settings: Settings, pubkey: str | None, now: float, round_id: int | None
+) -> Situation:
+    """What a daemon would decide by at this moment, as far as another process can tell."""
+    from decloud_trainer.rounds.daemon import PAUSED_UNTIL
+    from decloud_trainer.rounds.entry import takes_slot
+    from decloud_trainer.rounds.gate import Gate
+    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.policy import Situation
+    from decloud_trainer.rounds.steps import training_s
+    from decloud_trainer.wiring import journal_path, plan_of
+
+    in_work, seconds, gate = 0, None, Gate()
+    if pubkey is not None and journal_path().exists():
+        journal = Journal(journal_path())
+        gate.paused = (journal.mark(PAUSED_UNTIL) or 0.0) > time.time()
+        entries = [entry for entry in journal.entries() if entry.key.wallet == pubkey]
+        journal.close()
+        for entry in entries:
+            if entry.key.round_id == round_id:
+                seconds = training_s(plan_of(settings), entry.facts)
+            elif takes_slot(entry.state, entry.facts):
+                in_work += 1
+    return Situation(
+        now=now,
+        balance_lamports=await chain.balance() if pubkey else None,
+        costs=await chain.costs(),
+        rounds_in_work=in_work,
+        training_s=seconds,
+        closed=gate.closed(-1 if round_id is None else round_id),
+    )

@@ -1,0 +1,283 @@
+"""``status``: a round, on chain and here; or the daemon and all that it has in work."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decloud_trainer import config as settings_file
+from decloud_trainer.cli.output import (
+    JSON_OPTION,
+    folded,
+    print_json,
+    print_pairs,
+    print_table,
+    state_text,
+    time_left,
+)
+from decloud_trainer.cli.showing import (
+    change,
+    next_deadline,
+    own_key,
+    round_json,
+    submission_json,
+    submission_text,
+)
+from decloud_trainer.errors import RoundError
+from decloud_trainer.money import format_sol
+
+if TYPE_CHECKING:
+    from decloud_trainer.rounds.entry import Entry
+    from decloud_trainer.rounds.model import Round, Submission
+
+# A signature in a journal's line; it is listed in full below.
+_LONG_WORD = re.compile(r"\b(\w{8})\w{64,}")
+SHOWN_PROBLEMS = 5
+
+
+@click.command(
+    epilog="\b\nExamples:\n  decloud-trainer status\n  decloud-trainer status --refresh\n"
+    "  decloud-trainer status 42"
+)
+@click.argument("round_id", type=click.IntRange(0, 2**64 - 1), required=False)
+@click.option("--refresh", is_flag=True, help="Ask the chain for the balance now.")
+@JSON_OPTION
+@click.pass_context
+def status(ctx: click.Context, round_id: int | None, refresh: bool, as_json: bool) -> None:
+    """Show where a round stands, on chain and here, and why.
+
+    Without a round: the daemon, the wallet and the rounds in work. That works offline.
+    """
+    if round_id is None:
+        view = _overview(ctx, refresh)
+        if as_json:
+            print_json(view)
+        else:
+            _print_overview(view)
+        return
+    settings = settings_file.load().settings
+    pubkey = own_key(ctx)
+    round, submission, now = asyncio.run(_one_round(settings, round_id, pubkey))
+    known = _journal_view(round_id, pubkey)
+    if as_json:
+        print_json(round_json(round) | {"submission": submission_json(submission), **known})
+        return
+    print_pairs(
+        {
+            "Round": str(round.id),
+            "Status": round.status.value,
+            "Dataset": str(round.dataset),
+            "Reward": format_sol(round.reward_lamports),
+            "Trainers": f"{round.trainers_count} joined, {round.submissions_count} submitted",
+            "Time left": time_left(next_deadline(round), now),
+            "Creator": round.creator,
+            "Validator": round.validator or "-",
+            "Baseline": f"{round.baseline_score / 100:.2f} %" if round.baseline_score else "-",
+            "Model": round.model_cid,
+            "Gradients": submission.gradient_cid if submission and submission.submitted else "-",
+            "Submission": submission_text(submission),
+        }
+    )
+    _print_known(known)
+
+
+def _print_known(known: dict[str, Any]) -> None:
+    from decloud_trainer.cli.live import REASON_COLUMN
+
+    here = known["here"]
+    if here is None:
+        click.echo("\nHere: nothing was done for this round")
+        return
+    click.echo(folded("\nHere: ", state_text(here["state"], here["reason"])))
+    if here["train_on"]:
+        click.echo(f"Data: {here['train_on']}")
+    for event in known["events"]:
+        text = (
+            _LONG_WORD.sub(r"\1...", event["text"]) if event["kind"] == "intent" else event["text"]
+        )
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
+        click.echo(folded(f"  {at} {event['state']:<10} ", text, indent=REASON_COLUMN))
+    if known["transactions"]:
+        click.echo("Transactions:")
+    for line in known["transactions"]:
+        click.echo(f"  {line['kind']}, {change(line['change_lamports'])}:\n  {line['signature']}")
+
+
+async def _one_round(
+    settings: settings_file.Settings, round_id: int, pubkey: str | None
+) -> tuple[Round, Submission | None, float]:
+    """The round, the wallet's submission in it, and the time on chain."""
+    from decloud_trainer.wiring import open_chain
+
+    async with open_chain(settings, pubkey) as (chain, now):
+        round = await chain.round(round_id)
+        if round is None:
+            raise RoundError(
+                f"round {round_id} is not on {settings.network}",
+                hint="`decloud-trainer list` shows the rounds there are",
+            )
+        return round, await chain.submission(round_id) if pubkey else None, now
+
+
+def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
+    """What the journal knows of the round with this wallet: state, events, transactions."""
+    from decloud_trainer.rounds import ledger
+    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.wiring import journal_path
+
+    nothing: dict[str, Any] = {"here": None, "events": [], "transactions": []}
+    if pubkey is None or not journal_path().exists():
+        return nothing
+    journal = Journal(journal_path())
+    rows = [
+        entry
+        for entry in journal.entries()
+        if entry.key.round_id == round_id and entry.key.wallet == pubkey
+    ]
+    if not rows:
+        return nothing
+    entry = max(rows, key=lambda row: row.updated_at)
+    facts = entry.facts
+    return {
+        "here": {
+            "state": entry.state.value,
+            "reason": entry.reason,
+            "train_on": facts.train_on,
+            "architecture": facts.architecture,
+            "preview_before": facts.preview_before,
+            "preview_after": facts.preview_after,
+            "gradient_cid": facts.gradient_cid,
+            "contribution_bps": facts.contribution_bps,
+        },
+        "events": [
+            {"at": event.at, "state": event.to_state, "kind": event.kind, "text": event.text}
+            for event in journal.events(entry)
+        ],
+        "transactions": [
+            {
+                "kind": line.kind.value,
+                "signature": line.signature,
+                "fee_lamports": line.fee_lamports,
+                "change_lamports": line.change_lamports,
+            }
+            for line in ledger.lines(journal.intents(entry))
+        ],
+    }
+
+
+# Without a round
+
+
+def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
+    """All that this home knows, without asking the network unless told to."""
+    from decloud_trainer.rounds.daemon import PAUSED_UNTIL, SESSION
+    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.wiring import home_is_held, journal_path
+
+    view: dict[str, Any] = {
+        "running": home_is_held(),
+        "session": None,
+        "paused_until": None,
+        "wallet": own_key(ctx),
+        "balance_lamports": None,
+        "balance_at": None,
+        "rounds": [],
+        "problems": [],
+    }
+    if journal_path().exists():
+        journal = Journal(journal_path())
+        session = journal.mark(SESSION)
+        entries = [entry for entry in journal.entries() if entry.key.wallet == view["wallet"]]
+        paused_until = journal.mark(PAUSED_UNTIL) or 0.0
+        view["problems"] = [
+            {"at": event.at, "round": event.round_id, "text": event.text}
+            for event in journal.problems(SHOWN_PROBLEMS)
+        ]
+        journal.close()
+        active = [entry for entry in entries if _is_active(entry)]
+        view["rounds"] = [_active_json(entry) for entry in active]
+        view["paused_until"] = paused_until if paused_until > time.time() else None
+        if session is not None and session.get("wallet") == view["wallet"]:
+            view["session"] = session if view["running"] else None
+            view["balance_lamports"] = session["balance"]
+            view["balance_at"] = session["balance_at"]
+    if refresh and view["wallet"]:
+        settings = settings_file.load().settings
+        view["balance_lamports"] = asyncio.run(_balance(settings, view["wallet"]))
+        view["balance_at"] = time.time()
+    return view
+
+
+async def _balance(settings: settings_file.Settings, pubkey: str) -> int:
+    from decloud_trainer.wiring import open_chain
+
+    async with open_chain(settings, pubkey) as (chain, _):
+        return await chain.balance()
+
+
+def _is_active(entry: Entry) -> bool:
+    return not entry.state.is_final and entry.state.value not in ("seen", "skipped")
+
+
+def _active_json(entry: Entry) -> dict[str, Any]:
+    from decloud_trainer.wiring import stored_progress
+
+    deadline = next_deadline(entry.round) if entry.round else 0
+    return {
+        "round": entry.key.round_id,
+        "state": entry.state.value,
+        "reason": entry.reason,
+        "dataset": str(entry.round.dataset) if entry.round else "",
+        "reward_lamports": entry.round.reward_lamports if entry.round else None,
+        "deadline": deadline or None,
+        "progress": stored_progress(entry.key),
+    }
+
+
+def _print_overview(view: dict[str, Any]) -> None:
+    from decloud_trainer.cli.live import progress_text
+
+    now = time.time()
+    session = view["session"]
+    if session:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(session["started_at"]))
+        daemon = f"running since {since} (pid {session['pid']}) on {session['network']}"
+    else:
+        daemon = "a command is at work" if view["running"] else "not running"
+    if view["paused_until"]:
+        daemon += f", paused for {time_left(int(view['paused_until']), now)}"
+    balance = "not known (--refresh asks the chain)"
+    if view["balance_lamports"] is not None:
+        age = int(now - view["balance_at"])
+        balance = f"{format_sol(view['balance_lamports'])}, {_age(age)}"
+    print_pairs(
+        {"Daemon": daemon, "Wallet": view["wallet"] or "No private key found", "Balance": balance}
+    )
+    if view["rounds"]:
+        click.echo()
+        rows = [
+            [
+                str(row["round"]),
+                row["dataset"],
+                row["state"],
+                time_left(row["deadline"] or 0, now),
+                progress_text(row["progress"]) if row["progress"] else row["reason"],
+            ]
+            for row in view["rounds"]
+        ]
+        print_table(["Round", "Dataset", "State", "Time left", "What happens"], rows)
+    else:
+        click.echo("No rounds in work.")
+    for problem in view["problems"]:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(problem["at"]))
+        click.echo(folded(f"problem {at} round {problem['round']}: ", problem["text"], indent=10))
+
+
+def _age(seconds: int) -> str:
+    if seconds < 2:
+        return "as of now"
+    return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"

@@ -1,0 +1,105 @@
+"""``pause``, ``resume``, ``finish``, ``stop``: reach a running daemon from another terminal."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from decloud_trainer.cli.output import time_left
+from decloud_trainer.errors import DecloudError, SettingsError
+
+if TYPE_CHECKING:
+    from decloud_trainer.rounds.gate import Wish
+    from decloud_trainer.rounds.journal import Journal
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+STOP_PATIENCE_S = 60.0
+FOR_EVER_S = 100 * 365 * 86_400.0
+
+
+def span_s(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m``, ``1.5h`` or ``2d``; SettingsError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if not found:
+        raise SettingsError(f"{text!r} is no span of time; write 90s, 10m, 1.5h or 2d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+@click.command(
+    epilog="\b\nExamples:\n  decloud-trainer pause\n  decloud-trainer pause 2h"
+    "\n\nWithout a running daemon it holds for the next one."
+)
+@click.argument("span", required=False)
+def pause(span: str | None) -> None:
+    """Take no new rounds, for ever or for a span; rounds in work go on."""
+    from decloud_trainer.rounds.daemon import PAUSED_UNTIL
+
+    until = time.time() + (span_s(span) if span else FOR_EVER_S)
+    journal = _journal()
+    journal.set_mark(PAUSED_UNTIL, until)
+    journal.close()
+    for_long = f" for {time_left(int(until), time.time())}" if span else ""
+    click.echo(f"paused{for_long}: no new rounds are taken; `decloud-trainer resume` goes on")
+
+
+@click.command(epilog="\b\nExample:\n  decloud-trainer resume")
+def resume() -> None:
+    """Take new rounds again."""
+    from decloud_trainer.rounds.daemon import PAUSED_UNTIL
+
+    journal = _journal()
+    journal.set_mark(PAUSED_UNTIL, None)
+    journal.close()
+    click.echo("new rounds are taken again")
+
+
+@click.command(
+    epilog="\b\nExample:\n  decloud-trainer finish\n\nExit code 1 when no daemon is running."
+)
+def finish() -> None:
+    """Have the daemon complete what is in work, take nothing new, and end."""
+    from decloud_trainer.rounds.gate import Wish
+
+    _ask(Wish.FINISH)
+    click.echo("the daemon takes nothing new and ends when its rounds are over")
+
+
+@click.command(
+    epilog="\b\nExample:\n  decloud-trainer stop\n\nExit code 1 when no daemon is running."
+)
+def stop() -> None:
+    """End the daemon now; its rounds go on where they are at the next start."""
+    from decloud_trainer.rounds.gate import Wish
+    from decloud_trainer.wiring import home_is_held
+
+    _ask(Wish.STOP)
+    end = time.monotonic() + STOP_PATIENCE_S
+    while home_is_held():
+        if time.monotonic() > end:
+            raise DecloudError(
+                f"the daemon has not ended after {STOP_PATIENCE_S:.0f} s",
+                hint="its log says what it does; SIGTERM and SIGKILL are safe as well",
+            )
+        time.sleep(0.2)
+    click.echo("the daemon has ended")
+
+
+def _ask(wish: Wish) -> None:
+    from decloud_trainer.rounds.daemon import WISH
+    from decloud_trainer.wiring import home_is_held
+
+    if not home_is_held():
+        raise DecloudError("no daemon is running", hint="start one: decloud-trainer start")
+    journal = _journal()
+    journal.set_mark(WISH, wish.value)
+    journal.close()
+
+
+def _journal() -> Journal:
+    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.wiring import journal_path
+
+    return Journal(journal_path())
