@@ -33,8 +33,8 @@ Examples:
   decloud-trainer demo --json
 
 \b
-Exit code 0 only if the reward arrived on chain and the trainer's preview of its
-own score equals the validator's number to 0.01 points.
+Exit code 0 only if the reward arrived on chain and the trainer's preview of
+its own score equals the validator's number to 0.01 points.
 """
 
 

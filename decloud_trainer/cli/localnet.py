@@ -86,8 +86,9 @@ def localnet() -> None:
 UP_EPILOG = """\b
 Examples:
   decloud-trainer localnet up
-  decloud-trainer localnet up --rounds 3 --reward 0.5 --competitors good,lazy,hostile
-  decloud-trainer localnet up --state ~/my-network --dataset fashionmnist --data ~/fashion
+  decloud-trainer localnet up --rounds 3 --competitors good,lazy,hostile
+  decloud-trainer localnet up --dataset fashionmnist --data ~/fashion
+  decloud-trainer localnet up --state ~/my-network
 \b
 Exit codes:
   0  ended by Ctrl-C or SIGTERM
@@ -267,8 +268,9 @@ def _percent(value: float | None) -> str:
 
 
 AIRDROP_EPILOG = """\b
-Example:
-  decloud-trainer localnet airdrop 4wBqpZM9xaSheZzJSMawUKKwhdpChKbZ5eu5ky4Vigw 2
+Examples:
+  decloud-trainer localnet airdrop ADDRESS
+  decloud-trainer localnet airdrop ADDRESS 2.5
 
 """
 
@@ -293,7 +295,8 @@ def airdrop(address: str, amount: int, rpc_url: str | None, as_json: bool) -> No
 ROUND_EPILOG = """\b
 Examples:
   decloud-trainer localnet round --reward 0.5
-  decloud-trainer localnet round --dataset fashionmnist --data ~/fashion --model mine.pt
+  decloud-trainer localnet round --dataset fashionmnist --data ~/fashion \\
+      --model mine.pt
 
 """
 

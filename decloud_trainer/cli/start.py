@@ -31,8 +31,9 @@ Examples:
   nohup decloud-trainer start > trainer.log 2>&1 &
 
 \b
-Exit codes: 0 after Ctrl-C or SIGTERM, 1 when another one is running, the network
-can't be reached at the start or Pinata refuses the key, 2 for wrong settings.
+Exit codes: 0 after Ctrl-C or SIGTERM; 1 when another one is running, the
+network can't be reached at the start or Pinata refuses the key; 2 for wrong
+settings.
 """
 
 

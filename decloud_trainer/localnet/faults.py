@@ -12,9 +12,9 @@ NAMES = {
     "rpc_429": "the RPC server answers 429 Too Many Requests",
     "rpc_timeout": "the RPC server accepts requests and never answers",
     "rpc_lost_answer": "the RPC server does what is asked and never answers",
-    "ws_drop": "open WebSocket connections are cut, and new ones right after they open",
+    "ws_drop": "WebSocket connections are cut, new ones right away",
     "ws_lose_event": "WebSocket notifications get lost",
-    "gateway_wrong_bytes": "the IPFS gateway serves bytes that are not what the CID names",
+    "gateway_wrong_bytes": "the IPFS gateway serves bytes that the CID doesn't name",
     "pin_down": "the pin service answers 503 Service Unavailable",
 }
 
