@@ -6,11 +6,12 @@ No message here repeats any part of what was read, and errors of the parsers are
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import base58
 from solders.keypair import Keypair
@@ -116,8 +117,33 @@ def create_keypair_file(path: Path) -> Wallet:
     Raises:
         WalletError: something is at `path` already (it is left alone), or it can't be written.
     """
+    return _write_keypair_file(path, Keypair())
+
+
+def import_keypair_file(path: Path, text: str) -> Wallet:
+    """The key that `text` is (base58, or the Solana CLI's list), written like a new one.
+
+    A file that holds this very key already is left as it is.
+
+    Raises:
+        WalletError: it is no key, or as in `create_keypair_file`.
+    """
+    keypair = _parse_key(text, "the key that was given")
+    with contextlib.suppress(WalletError):
+        present = read_keypair_file(path)
+        if present.pubkey == str(keypair.pubkey()):
+            return present
+    return _write_keypair_file(path, keypair)
+
+
+def exported(wallet: Wallet, form: Literal["base58", "json"]) -> str:
+    """The wallet's secret key as text. Whoever sees it can take everything."""
+    raw = bytes(wallet._keypair)
+    return json.dumps(list(raw)) if form == "json" else base58.b58encode(raw).decode("ascii")
+
+
+def _write_keypair_file(path: Path, keypair: Keypair) -> Wallet:
     path = path.expanduser()
-    keypair = Keypair()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

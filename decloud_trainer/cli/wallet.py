@@ -1,0 +1,215 @@
+"""``wallet``: the key that signs and gets the rewards. No option takes a key by value."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from decloud_trainer import config as settings_file
+from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
+from decloud_trainer.errors import WalletError
+from decloud_trainer.files import home_dir, make_private_dir
+from decloud_trainer.money import format_sol
+
+if TYPE_CHECKING:
+    from decloud_trainer.chain.wallet import Wallet
+
+MAX_INPUT_CHARS = 4097
+PATH_OPTION = click.option(
+    "--path",
+    type=click.Path(),
+    help="Where to write the keypair file; otherwise wallet.json in the program's folder.",
+)
+
+
+@click.group(
+    epilog="\b\nExamples:\n  decloud-trainer wallet show\n  decloud-trainer wallet balance"
+)
+def wallet() -> None:
+    """Show, make, import and export the wallet.
+
+    The key that is used is the first of: --keypair, DECLOUD_PRIVATE_KEY, SOLANA_PRIVATE_KEY,
+    the setting private_key, the file that the setting keypair_path names.
+    """
+
+
+@wallet.command(
+    epilog="\b\nExamples:\n  decloud-trainer wallet show\n  decloud-trainer wallet show --balance"
+)
+@click.option("--balance", is_flag=True, help="Ask the network for its balance, too.")
+@JSON_OPTION
+@click.pass_context
+def show(ctx: click.Context, balance: bool, as_json: bool) -> None:
+    """Show the wallet's address and where its key comes from."""
+    found = _wallet(ctx)
+    lamports = _lamports(found.pubkey)[0] if balance else None
+    if as_json:
+        told = {"address": found.pubkey, "source": found.source, "warnings": list(found.warnings)}
+        print_json(told if lamports is None else {**told, "balance_lamports": lamports})
+        return
+    click.echo(f"Address: {found.pubkey}")
+    click.echo(f"From:    {found.source}")
+    if lamports is not None:
+        click.echo(f"Balance: {format_sol(lamports)}")
+    for warning in found.warnings:
+        click.echo(folded("note:    ", warning))
+
+
+@wallet.command(
+    epilog="\b\nExamples:\n  decloud-trainer wallet balance\n"
+    "  decloud-trainer wallet balance --json"
+)
+@JSON_OPTION
+@click.pass_context
+def balance(ctx: click.Context, as_json: bool) -> None:
+    """Ask the network what the wallet holds, and for how many rounds that is enough."""
+    found = _wallet(ctx)
+    lamports, rounds = _lamports(found.pubkey)
+    network = settings_file.load().settings.network
+    if as_json:
+        told = {"address": found.pubkey, "network": network, "balance_lamports": lamports}
+        print_json({**told, "rounds_affordable": rounds})
+        return
+    click.echo(f"{format_sol(lamports)} on {network}: enough to take part in {rounds} rounds")
+    click.echo(found.pubkey)
+
+
+@wallet.command(
+    epilog="\b\nExamples:\n  decloud-trainer wallet new\n"
+    "  decloud-trainer wallet new --path ~/keys/trainer.json"
+)
+@PATH_OPTION
+@JSON_OPTION
+@click.pass_context
+def new(ctx: click.Context, path: str | None, as_json: bool) -> None:
+    """Make a new wallet and use it from now on.
+
+    The key goes to a keypair file that you alone can read, in the Solana CLI's form. No file is
+    ever overwritten.
+    """
+    from decloud_trainer.chain.wallet import create_keypair_file
+
+    settings_file.load()  # settings that can't be changed are said before a key is made
+    place = _place(path)
+    made = create_keypair_file(place)
+    _use(ctx, made, place, as_json)
+    if not as_json:
+        click.echo(f"Back up {place} now: it is the only key to what the wallet will hold.")
+
+
+@wallet.command(
+    "import",
+    epilog="\b\nExamples:\n  decloud-trainer wallet import\n"
+    "  decloud-trainer wallet import < ~/old/id.json\n"
+    "  decloud-trainer wallet import --path ~/keys/trainer.json",
+)
+@PATH_OPTION
+@click.argument("words", nargs=-1, metavar="")
+@JSON_OPTION
+@click.pass_context
+def import_(ctx: click.Context, path: str | None, words: tuple[str, ...], as_json: bool) -> None:
+    """Store a key that you have, and use it from now on.
+
+    The key is asked for without showing it, or read from standard input: base58 text, or the JSON
+    list of a Solana CLI keypair file.
+    """
+    from decloud_trainer.chain.wallet import import_keypair_file
+
+    if words:
+        # Not repeated: what stands there is most likely the key.
+        raise click.UsageError(
+            "import takes no key on the command line, where other programs and your shell's "
+            "history see it. If you gave a real one, move its funds to a new wallet. "
+            "Run `decloud-trainer wallet import` and paste the key when asked."
+        )
+    settings_file.load()
+    place = _place(path)
+    text = _typed_key()
+    if not text.strip():
+        raise WalletError("no key was given", hint="paste it when asked, or pipe it in")
+    _use(ctx, import_keypair_file(place, text), place, as_json)
+
+
+@wallet.command(
+    epilog="\b\nExamples:\n  decloud-trainer wallet export\n"
+    "  decloud-trainer wallet export --json --yes > backup.json"
+)
+@click.option("--base58", "form", flag_value="base58", default=True, help="As base58 text.")
+@click.option("--json", "form", flag_value="json", help="As the Solana CLI's list of numbers.")
+@click.option("--yes", is_flag=True, help="Don't ask; needed where nobody can be asked.")
+@click.pass_context
+def export(ctx: click.Context, form: Literal["base58", "json"], yes: bool) -> None:
+    """Print the wallet's secret key, for a backup or another program.
+
+    Whoever sees it can take everything that the wallet holds.
+    """
+    from decloud_trainer.chain.wallet import exported
+
+    found = _wallet(ctx)
+    warning = f"the secret key of {found.pubkey}: whoever sees it can take all that it holds"
+    click.echo(folded("warning: ", warning), err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise WalletError(
+                "nobody is there to confirm that a secret key is printed",
+                hint="add --yes if this is what you want",
+            )
+        click.confirm("Print it?", abort=True, err=True)
+    click.echo(exported(found, form))
+
+
+def _wallet(ctx: click.Context) -> Wallet:
+    from decloud_trainer.wiring import wallet_of
+
+    return wallet_of(settings_file.load().settings, ctx.obj["keypair"])
+
+
+def _lamports(pubkey: str) -> tuple[int, int]:
+    """The balance, and the number of rounds that it is enough for."""
+    return asyncio.run(_ask_balance(pubkey))
+
+
+async def _ask_balance(pubkey: str) -> tuple[int, int]:
+    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
+    from decloud_trainer.wiring import open_chain
+
+    async with open_chain(settings_file.load().settings, pubkey) as (chain, _):
+        lamports = await chain.balance()
+        costs = total_costs(await chain.costs())
+    return lamports, max(lamports - WALLET_MINIMUM_LAMPORTS, 0) // costs
+
+
+def _place(path: str | None) -> Path:
+    if path is None:
+        return make_private_dir(home_dir()) / "wallet.json"
+    return Path(path).expanduser().absolute()
+
+
+def _typed_key() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Private key (not shown)", hide_input=True))
+    return sys.stdin.read(MAX_INPUT_CHARS)
+
+
+def _use(ctx: click.Context, made: Wallet, place: Path, as_json: bool) -> None:
+    """Have the settings name the file; say so, or which key still comes before it."""
+    before = settings_file.load().settings.keypair_path
+    settings_file.update({"keypair_path": str(place)})
+    if as_json:
+        used = _wallet(ctx).pubkey == made.pubkey
+        print_json({"address": made.pubkey, "path": str(place), "used": used})
+        return
+    click.echo(f"Address: {made.pubkey}")
+    click.echo(f"File:    {place}")
+    if Path(before).expanduser() != place and Path(before).expanduser().exists():
+        click.echo(folded("note:    ", f"the wallet before was {before}; that file stays"))
+    used_now = _wallet(ctx)
+    if used_now.pubkey != made.pubkey:
+        text = (
+            f"{used_now.source} comes first, so the wallet that is used is still {used_now.pubkey}"
+        )
+        click.echo(folded("note:    ", text))
