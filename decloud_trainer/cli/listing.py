@@ -167,7 +167,10 @@ async def _rows(
     async with open_chain(settings, pubkey) as (chain, now):
         found = await chain.rounds_with(*statuses)
         mine = {s.round_id: submission_word(s) for s in await chain.submissions()} if pubkey else {}
-        terms, situation = terms_of(settings), await _situation(chain, settings, pubkey, now, None)
+        terms, situation = (
+            terms_of(settings),
+            await situation_now(chain, settings, pubkey, now, None),
+        )
     rows = []
     for round in found:
         if round.id in mine or round.status.is_over:
@@ -214,10 +217,10 @@ async def _one(settings: Settings, round_id: int, pubkey: str | None) -> tuple[R
                 f"round {round_id} is not on {settings.network}",
                 hint="`decloud-trainer list` shows the rounds there are",
             )
-        return round, await _situation(chain, settings, pubkey, now, round_id)
+        return round, await situation_now(chain, settings, pubkey, now, round_id)
 
 
-async def _situation(
+async def situation_now(
     chain: Any, settings: Settings, pubkey: str | None, now: float, round_id: int | None
 ) -> Situation:
     """What a daemon would decide by at this moment, as far as another process can tell."""

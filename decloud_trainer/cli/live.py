@@ -59,6 +59,12 @@ class Teller:
         self._drawn = 0
         self._last_logged: dict[int, float] = {}
 
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._wipe()
+
     def event(self, told: Told) -> None:
         entry = told.entry
         state = "problem" if told.problem else entry.state.value if told.moved else "waiting"
@@ -104,6 +110,15 @@ def event_json(told: Told) -> dict[str, Any]:
         "problem": told.problem,
         "reason": entry.reason,
     }
+
+
+def fraction(values: Mapping[str, Any]) -> float | None:
+    """How much of the planned training is done, 0 to 1; None where that isn't told."""
+    epoch, epochs = values.get("epoch"), values.get("epochs")
+    batch, batches = values.get("batch"), values.get("batches")
+    if not (epoch and epochs and batches) or batch is None:
+        return None
+    return float(min((epoch - 1 + batch / batches) / epochs, 1.0))
 
 
 def progress_text(values: Mapping[str, Any]) -> str:

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
+import datetime
 import time
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
-from decloud_trainer.cli.notify import announced
-from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
-from decloud_trainer.errors import DecloudError, NetworkError, SettingsError
-
-if TYPE_CHECKING:
-    from decloud_trainer.config import Settings
-    from decloud_trainer.wiring import Trainer
-
-# Between two looks whether the endpoint still serves the network of the start.
-GUARD_S = 15.0
+from decloud_trainer.cli.output import JSON_OPTION
+from decloud_trainer.cli.session import Session, dry_run, run_session
+from decloud_trainer.cli.steering import span_s
+from decloud_trainer.errors import SettingsError
 
 EPILOG = """\b
 Examples:
   decloud-trainer start
   decloud-trainer start --dataset cifar10,mnist --min-reward 0.01
   decloud-trainer start --preset image-small --max-parallel 2
+  decloud-trainer start --for 2h --max-rounds 5
+  decloud-trainer start --dry-run --once
   nohup decloud-trainer start > trainer.log 2>&1 &
 
 \b
@@ -47,6 +41,12 @@ settings.
 @click.option("--no-auto-train", is_flag=True, help="Only join; don't train.")
 @click.option("--no-auto-claim", is_flag=True, help="Don't claim rewards.")
 @click.option("--network", metavar="NAME", help="localnet, devnet, testnet or mainnet-beta.")
+@click.option("--once", is_flag=True, help="Advance what can be advanced now, then end.")
+@click.option("--until", "until_time", metavar="HH:MM", help="Take nothing new from then on.")
+@click.option("--for", "for_span", metavar="SPAN", help="The same after 90s, 10m, 1.5h or 2d.")
+@click.option("--max-rounds", type=click.IntRange(1), help="Take so many rounds, then end.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Decide and explain; send nothing.")
+@click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @JSON_OPTION
 @click.pass_context
 def start(
@@ -60,11 +60,18 @@ def start(
     no_auto_train: bool,
     no_auto_claim: bool,
     network: str | None,
+    once: bool,
+    until_time: str | None,
+    for_span: str | None,
+    max_rounds: int | None,
+    is_dry_run: bool,
+    plain: bool,
     as_json: bool,
 ) -> None:
     """Run the daemon: find rounds, join, train, submit and claim, until Ctrl-C.
 
     Options hold for this session and win over --preset, which wins over the configuration.
+    With --until, --for and --max-rounds, rounds in work are completed before it ends.
     """
     options = {
         "datasets": dataset,
@@ -80,133 +87,33 @@ def start(
     loaded = settings_file.load(
         preset=(chosen.name, chosen.values) if chosen else None, options=options
     )
-    asyncio.run(run_daemon(loaded.settings, ctx.obj["keypair"], ctx.obj["verbose"], as_json))
-
-
-async def run_daemon(settings: Settings, keypair: str | None, verbose: bool, as_json: bool) -> None:
-    """The daemon with its output, until SIGINT or SIGTERM."""
-    from decloud_trainer.cli.live import Teller
-    from decloud_trainer.cli.logs import start_logging
-    from decloud_trainer.rounds.daemon import Daemon
-    from decloud_trainer.wiring import open_trainer, wallet_of
-
-    log_path = start_logging("daemon", verbose=verbose)
-    teller = Teller(as_json=as_json, quiet_skips=not verbose)
-    until = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, until.set)
-    wallet_of(settings, keypair)  # the first thing that a newcomer lacks is named first
-    notes = await asyncio.to_thread(_check_pins, settings)
-    async with open_trainer(
-        settings,
-        keypair,
-        on_event=teller.event,
-        on_progress=lambda told: teller.progress(told, time.monotonic()),
-    ) as trainer:
-        await _greet(trainer, as_json, str(log_path), notes)
-        daemon = Daemon(trainer.engine, trainer.watch, trainer.scope, trainer.followed)
-        guard = asyncio.create_task(_guard_network(trainer))
-        guard.add_done_callback(lambda _: until.set())
-        async with announced(f"listening for rounds on {settings.network}"):
-            await daemon.run(until)
-        if guard.done():
-            guard.result()
-        guard.cancel()
-        if not as_json:
-            click.echo("stopping; rounds go on where they are at the next start")
-    if as_json:
-        print_json({"event": "stopped"})
-
-
-async def _guard_network(trainer: Trainer) -> None:
-    """Look again and again whether this is still the network of the start.
-
-    Round ids mean other rounds on another one, such as a local network that was started anew.
-
-    Raises:
-        DecloudError: it is another network.
-    """
-    from decloud_trainer.chain.rpc import Rpc
-    from decloud_trainer.wiring import services
-
-    async with Rpc(services(trainer.settings).rpc_url) as rpc:
-        while True:
-            await asyncio.sleep(GUARD_S)
-            with contextlib.suppress(NetworkError):
-                if await rpc.genesis_hash() != trainer.scope.genesis:
-                    raise DecloudError(
-                        "the RPC endpoint serves another network now than at the start "
-                        "(its genesis hash differs)",
-                        hint="start the daemon again; what it knows of the other one is kept",
-                    )
-
-
-def _check_pins(settings: Settings) -> list[str]:
-    """Try the pin service before any rent is spent on rounds that need it; notes for the user.
-
-    Raises:
-        SettingsError: there are no credentials.
-        PinRefused: the service doesn't accept them.
-    """
-    from decloud_trainer.wiring import pin_service_of
-
-    if not settings.auto_train:
-        return []
-    service = pin_service_of(settings)
-    if service is None:
-        raise SettingsError(
-            "IPFS is not configured, so no gradients could be uploaded",
-            hint="get a JWT at https://app.pinata.cloud/keys, then: "
-            "decloud-trainer config --set pinata_jwt=-",
-        )
-    try:
-        service.check()
-    except NetworkError as error:
-        return [f"the pin service can't be reached at the moment: {error.message}"]
-    return []
-
-
-async def _greet(trainer: Trainer, as_json: bool, log_path: str, notes: list[str]) -> None:
-    from decloud_trainer.cli.live import banner
-    from decloud_trainer.cli.output import sign
-
-    settings = trainer.settings
-    balance = await trainer.chain.balance()
-    facts: dict[str, Any] = {
-        "wallet": trainer.wallet.pubkey,
-        "balance": balance,
-        "network": settings.network,
-        "generation": trainer.generation,
-    }
-    notes = [*trainer.wallet.warnings, *_untrainable(trainer), *notes]
-    if as_json:
-        print_json({"event": "started", **facts, "log": log_path, "notes": notes})
-        return
-    values = {
-        "preset": settings.preset,
-        "datasets": settings.datasets,
-        "min_reward": settings.min_reward_lamports,
-        "max_reward": settings.max_reward_lamports,
-        "max_parallel": settings.max_concurrent_rounds,
-        "epochs": settings.epochs,
-        "auto_train": settings.auto_train,
-        "auto_claim": settings.auto_claim,
-    }
-    click.echo(banner(**facts, settings=values))
-    for note in notes:
-        click.echo(folded("note: ", note))
-    click.echo(f"\n  {sign('👀')}Listening for rounds... (Ctrl+C to stop; log: {log_path})\n")
-
-
-def _untrainable(trainer: Trainer) -> list[str]:
-    """Accepted datasets that nothing here can train: said at the start, skipped later."""
-    terms = trainer.engine.parts.terms
-    missing = [name for name in trainer.settings.datasets if terms.data_for(name) is None]
-    if not missing:
-        return []
-    text = (
-        f"no data or loader here for {', '.join(missing)}: such rounds are skipped "
-        "(`decloud-trainer config --add-mapping FROM:TO` trains on other data instead)"
+    session = Session(
+        settings=loaded.settings,
+        keypair=ctx.obj["keypair"],
+        verbose=ctx.obj["verbose"],
+        as_json=as_json,
+        plain=plain,
+        once=once,
+        finish_at=_finish_at(until_time, for_span),
+        max_rounds=max_rounds,
     )
-    return [text]
+    asyncio.run(dry_run(session) if is_dry_run else run_session(session))
+
+
+def _finish_at(until_time: str | None, for_span: str | None) -> float | None:
+    """Unix seconds from which nothing new is taken; None: never."""
+    if until_time is not None and for_span is not None:
+        raise click.UsageError("--until and --for exclude each other")
+    if for_span is not None:
+        return time.time() + span_s(for_span)
+    if until_time is None:
+        return None
+    try:
+        wanted = datetime.time.fromisoformat(until_time)
+    except ValueError as error:
+        raise SettingsError(
+            f"{until_time!r} is no time of day", hint="write it as 07:00"
+        ) from error
+    now = datetime.datetime.now().astimezone()
+    end = now.replace(hour=wanted.hour, minute=wanted.minute, second=0, microsecond=0)
+    return (end if end > now else end + datetime.timedelta(days=1)).timestamp()

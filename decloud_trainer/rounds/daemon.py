@@ -40,16 +40,26 @@ class Daemon:
     """Watches, schedules, answers requests and sweeps until it is told to stop.
 
     Args:
+        finish_at: unix seconds by this machine's clock from which nothing new is taken.
         followed: kept up to date with the ids of the rounds that we are in, for the watch.
     """
 
-    def __init__(self, engine: Engine, watch: Watch, scope: Scope, followed: set[int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        watch: Watch,
+        scope: Scope,
+        followed: set[int],
+        *,
+        finish_at: float | None = None,
+    ) -> None:
         self._engine = engine
         self._journal = engine.parts.journal
         self._clock = engine.parts.clock
         self._watch = watch
         self._scope = scope
         self._followed = followed
+        self._finish_at = finish_at
         self._any = scope.key(0)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -89,6 +99,8 @@ class Daemon:
                 return
             if wish == Wish.FINISH.value and not gate.finishing:
                 gate.finishing = "finishing: nothing new is taken"
+            if self._finish_at is not None and self._local_now() >= self._finish_at:
+                gate.finishing = gate.finishing or "the session's time is over"
             if (gate.finishing or gate.is_full) and await self._is_idle():
                 return
             with contextlib.suppress(TimeoutError):
@@ -96,12 +108,14 @@ class Daemon:
 
     async def _pause_or_resume(self) -> None:
         parts = self._engine.parts
-        now = parts.to_local(self._clock())
-        paused = (await self._journal(Journal.mark, PAUSED_UNTIL) or 0.0) > now
+        paused = (await self._journal(Journal.mark, PAUSED_UNTIL) or 0.0) > self._local_now()
         if parts.gate.paused and not paused:
             await self._journal(Journal.reconsider, self._any)
             self._wake.set()
         parts.gate.paused = paused
+
+    def _local_now(self) -> float:
+        return self._engine.parts.to_local(self._clock())
 
     async def _is_idle(self) -> bool:
         return not self._running and not await self._journal(Journal.active_ids, self._any)

@@ -1,0 +1,294 @@
+"""One run of the daemon: what is around it, from the banner to the farewell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decloud_trainer.cli.notify import announced
+from decloud_trainer.cli.output import folded, print_json
+from decloud_trainer.errors import DecloudError, NetworkError, SettingsError
+
+if TYPE_CHECKING:
+    from decloud_trainer.cli.board import Board
+    from decloud_trainer.cli.live import Teller
+    from decloud_trainer.config import Settings
+    from decloud_trainer.wiring import Trainer
+
+# Between two looks whether the endpoint still serves the network of the start.
+GUARD_S = 15.0
+# Between two notes of the balance, for `status`.
+NOTE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What `start` was asked for.
+
+    Attributes:
+        plain: lines on a terminal, too.
+        finish_at: unix seconds from which nothing new is taken; None: never.
+        max_rounds: how many rounds may be taken; None: any number.
+    """
+
+    settings: Settings
+    keypair: str | None
+    verbose: bool
+    as_json: bool
+    plain: bool
+    once: bool
+    finish_at: float | None
+    max_rounds: int | None
+
+
+async def run_session(session: Session) -> None:
+    """The daemon with its output, until SIGINT, SIGTERM or what ends the session."""
+    from decloud_trainer.cli.logs import start_logging
+    from decloud_trainer.rounds.daemon import Daemon, run_once
+    from decloud_trainer.wiring import open_trainer, wallet_of
+
+    settings = session.settings
+    log_path = start_logging("daemon", verbose=session.verbose)
+    until = _ended_by_signals()
+    wallet_of(settings, session.keypair)  # what a newcomer lacks first is named first
+    notes = await asyncio.to_thread(_check_pins, settings)
+    output = _output(session)
+    async with open_trainer(
+        settings,
+        session.keypair,
+        on_event=output.event,
+        on_progress=lambda told: output.progress(told, time.monotonic()),
+    ) as trainer:
+        trainer.engine.parts.gate.max_rounds = session.max_rounds
+        await _greet(trainer, session, str(log_path), notes)
+        with output:
+            if session.once:
+                await run_once(trainer.engine, trainer.scope)
+            else:
+                daemon = Daemon(
+                    trainer.engine,
+                    trainer.watch,
+                    trainer.scope,
+                    trainer.followed,
+                    finish_at=session.finish_at,
+                )
+                listening = announced(f"listening for rounds on {settings.network}")
+                async with _guarded(trainer, until), _noted(trainer), listening:
+                    await daemon.run(until)
+        if not session.as_json:
+            click.echo("stopping; rounds go on where they are at the next start")
+    if session.as_json:
+        print_json({"event": "stopped"})
+
+
+def _ended_by_signals() -> asyncio.Event:
+    until = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, until.set)
+    return until
+
+
+def _output(session: Session) -> Teller | Board:
+    """The live view on a terminal that can show it, lines elsewhere."""
+    from decloud_trainer.cli.live import Teller
+
+    is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    if session.as_json or session.plain or session.verbose or is_dumb or not sys.stdout.isatty():
+        return Teller(as_json=session.as_json, quiet_skips=not session.verbose)
+    from decloud_trainer.cli.board import Board
+
+    return Board()
+
+
+async def dry_run(session: Session) -> None:
+    """Say of every open round whether it would be taken, as rounds change; send nothing."""
+    from decloud_trainer.chain.watch import RoundWatch, WatchPace
+    from decloud_trainer.cli.listing import situation_now
+    from decloud_trainer.rounds import policy
+    from decloud_trainer.rounds.model import Round
+    from decloud_trainer.wiring import open_chain, program_of, services, terms_of, wallet_of
+
+    settings = session.settings
+    pubkey = wallet_of(settings, session.keypair).pubkey
+    terms, until = terms_of(settings), _ended_by_signals()
+    async with open_chain(settings, pubkey) as (chain, started):
+        began = time.time()
+
+        async def tell(round: Round) -> None:
+            now = started + time.time() - began
+            situation = await situation_now(chain, settings, pubkey, now, round.id)
+            decision = policy.decide(round, terms, situation)
+            told = {"round": round.id, "take": decision.take, "reason": decision.reason}
+            if session.as_json:
+                print_json({"event": "decision", **told})
+            else:
+                word = "would take" if decision.take else "would skip"
+                click.echo(folded(f"round #{round.id} {word}: ", decision.reason, indent=4))
+
+        if session.once:
+            for found in await chain.open_rounds():
+                await tell(found)
+            return
+        watch = RoundWatch(
+            chain,
+            services(settings).ws_url,
+            program=program_of(settings),
+            pace=WatchPace(poll_interval_s=settings.poll_interval),
+        )
+
+        async def watching() -> None:
+            async with contextlib.aclosing(watch.changes()) as changes:
+                async for changed in changes:
+                    with contextlib.suppress(NetworkError):  # told again at the next sweep
+                        await tell(changed)
+
+        task = asyncio.create_task(watching())
+        task.add_done_callback(lambda _: until.set())
+        await until.wait()
+        if task.done():
+            task.result()
+        task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _guarded(trainer: Trainer, until: asyncio.Event) -> AsyncIterator[None]:
+    """End the session when the endpoint begins to serve another network."""
+    guard = asyncio.create_task(_guard_network(trainer))
+    guard.add_done_callback(lambda _: until.set())
+    try:
+        yield
+        if guard.done():
+            guard.result()
+    finally:
+        guard.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _noted(trainer: Trainer) -> AsyncIterator[None]:
+    """Keep a note of this session in the journal, for `status` in another terminal."""
+    from decloud_trainer.rounds.daemon import SESSION
+    from decloud_trainer.rounds.journal import Journal
+
+    started_at = time.time()
+
+    async def note() -> None:
+        while True:
+            with contextlib.suppress(NetworkError):
+                value = {
+                    "pid": os.getpid(),
+                    "started_at": started_at,
+                    "wallet": trainer.wallet.pubkey,
+                    "network": trainer.settings.network,
+                    "balance": await trainer.chain.balance(),
+                    "balance_at": time.time(),
+                }
+                await trainer.engine.parts.journal(Journal.set_mark, SESSION, value)
+            await asyncio.sleep(NOTE_S)
+
+    noting = asyncio.create_task(note())
+    try:
+        yield
+    finally:
+        noting.cancel()
+
+
+async def _guard_network(trainer: Trainer) -> None:
+    """Look again and again whether this is still the network of the start.
+
+    Round ids mean other rounds on another one, such as a local network that was started anew.
+
+    Raises:
+        DecloudError: it is another network.
+    """
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.wiring import services
+
+    async with Rpc(services(trainer.settings).rpc_url) as rpc:
+        while True:
+            await asyncio.sleep(GUARD_S)
+            with contextlib.suppress(NetworkError):
+                if await rpc.genesis_hash() != trainer.scope.genesis:
+                    raise DecloudError(
+                        "the RPC endpoint serves another network now than at the start "
+                        "(its genesis hash differs)",
+                        hint="start the daemon again; what it knows of the other one is kept",
+                    )
+
+
+def _check_pins(settings: Settings) -> list[str]:
+    """Try the pin service before any rent is spent on rounds that need it; notes for the user.
+
+    Raises:
+        SettingsError: there are no credentials.
+        PinRefused: the service doesn't accept them.
+    """
+    from decloud_trainer.wiring import pin_service_of
+
+    if not settings.auto_train:
+        return []
+    service = pin_service_of(settings)
+    if service is None:
+        raise SettingsError(
+            "IPFS is not configured, so no gradients could be uploaded",
+            hint="get a JWT at https://app.pinata.cloud/keys, then: "
+            "decloud-trainer config --set pinata_jwt=-",
+        )
+    try:
+        service.check()
+    except NetworkError as error:
+        return [f"the pin service can't be reached at the moment: {error.message}"]
+    return []
+
+
+async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[str]) -> None:
+    from decloud_trainer.cli.live import banner
+    from decloud_trainer.cli.output import sign
+
+    settings = trainer.settings
+    balance = await trainer.chain.balance()
+    facts: dict[str, Any] = {
+        "wallet": trainer.wallet.pubkey,
+        "balance": balance,
+        "network": settings.network,
+        "generation": trainer.generation,
+    }
+    notes = [*trainer.wallet.warnings, *_untrainable(trainer), *notes]
+    if session.as_json:
+        print_json({"event": "started", **facts, "log": log_path, "notes": notes})
+        return
+    values = {
+        "preset": settings.preset,
+        "datasets": settings.datasets,
+        "min_reward": settings.min_reward_lamports,
+        "max_reward": settings.max_reward_lamports,
+        "max_parallel": settings.max_concurrent_rounds,
+        "epochs": settings.epochs,
+        "auto_train": settings.auto_train,
+        "auto_claim": settings.auto_claim,
+    }
+    click.echo(banner(**facts, settings=values))
+    for note in notes:
+        click.echo(folded("note: ", note))
+    click.echo(f"\n  {sign('👀')}Listening for rounds... (Ctrl+C to stop; log: {log_path})\n")
+
+
+def _untrainable(trainer: Trainer) -> list[str]:
+    """Accepted datasets that nothing here can train: said at the start, skipped later."""
+    terms = trainer.engine.parts.terms
+    missing = [name for name in trainer.settings.datasets if terms.data_for(name) is None]
+    if not missing:
+        return []
+    text = (
+        f"no data or loader here for {', '.join(missing)}: such rounds are skipped "
+        "(`decloud-trainer config --add-mapping FROM:TO` trains on other data instead)"
+    )
+    return [text]
