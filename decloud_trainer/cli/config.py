@@ -136,7 +136,7 @@ def config(
         raise click.UsageError(
             "--preset save takes the name of your preset: config --preset save NAME"
             if preset == "save"
-            else f"{name!r} belongs to no option"
+            else "the last word belongs to no option"  # not repeated: it may be a secret
         )
     if not any((show, wanted, assignments, unset, preset, add_mapping, remove_mapping)) and not any(
         (add_path, remove_path, edit, print_path, reset)

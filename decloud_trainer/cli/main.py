@@ -8,10 +8,12 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from decloud_trainer import __version__
-from decloud_trainer.cli.output import allow_any_text
-from decloud_trainer.errors import DecloudError
+from decloud_trainer.cli.output import allow_any_text, folded
+from decloud_trainer.errors import DecloudError, SettingsError
+from decloud_trainer.masking import masked
 
 # name -> (module of cli/, short help). A module is imported when its command is used, so that
 # `--help` and `--version` stay instant.
@@ -65,6 +67,15 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's, but from the table: no command is imported for it."""
+        commands = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -87,6 +98,32 @@ def cli(ctx: click.Context, keypair: str | None, verbose: bool) -> None:
       decloud-trainer demo
     """
     ctx.obj = {"keypair": keypair, "verbose": verbose}
+    _take_over_settings()
+
+
+def _take_over_settings() -> None:
+    """Put the configuration of an earlier trainer kit into our terms, once, and say how."""
+    from decloud_trainer import config
+
+    try:
+        taken = config.take_over()
+    except DecloudError:
+        return  # a file that can't be used is what the command itself will speak of
+    if taken is None:
+        return
+    click.echo("note: the configuration of an earlier trainer kit was taken over:", err=True)
+    for note in taken.notes:
+        click.echo(folded("  - ", note), err=True)
+    click.echo(folded("  ", f"the file as it was: {taken.backup}"), err=True)
+
+
+def _show(error: click.ClickException) -> None:
+    """As click shows it, but a word in the wrong place may be a key: that is never repeated."""
+    text = error.format_message()
+    if masked(text) == text:
+        error.show()
+    else:
+        click.UsageError(masked(text), ctx=getattr(error, "ctx", None)).show()
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -98,7 +135,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
@@ -110,7 +147,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except DecloudError as error:
         if verbose:
             traceback.print_exc()
-        click.echo(f"error: {error.message}", err=True)
+        wrong_word = isinstance(error, SettingsError)
+        click.echo(f"error: {masked(error.message) if wrong_word else error.message}", err=True)
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         return error.exit_code
