@@ -143,8 +143,10 @@ class RoundWatch:
                 if self._is_up and not is_down
                 else (self._pace.poll_interval_s)
             )
+            # Not by `wait_for`: before Python 3.12 it can lose a cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sweep_now.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._sweep_now.wait()
 
     async def _sweep(self, tell_all: bool) -> None:
         """Read open and followed rounds; tell those that differ from what was told, or all."""

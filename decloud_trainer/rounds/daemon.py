@@ -14,7 +14,7 @@ from typing import Any
 from decloud_trainer.errors import CorruptionError, DecloudError, NetworkError
 from decloud_trainer.rounds.engine import Busy, Engine
 from decloud_trainer.rounds.entry import Entry, Request
-from decloud_trainer.rounds.gate import Wish
+from decloud_trainer.rounds.gate import Gate, Wish
 from decloud_trainer.rounds.intake import Scope, sweep, take_request
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.ports import Watch
@@ -93,18 +93,25 @@ class Daemon:
         """Ends when the event is set, another terminal says stop, or all is finished."""
         gate = self._engine.parts.gate
         while not until.is_set():
-            await self._pause_or_resume()
-            wish = await self._journal(Journal.mark, WISH)
-            if wish == Wish.STOP.value:
-                return
-            if wish == Wish.FINISH.value and not gate.finishing:
-                gate.finishing = "finishing: nothing new is taken"
-            if self._finish_at is not None and self._local_now() >= self._finish_at:
-                gate.finishing = gate.finishing or "the session's time is over"
-            if (gate.finishing or gate.is_full) and await self._is_idle():
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(until.wait(), REQUESTS_S)
+            try:
+                if await self._is_to_end(gate):
+                    return
+            except CorruptionError:
+                raise
+            except DecloudError as error:  # the journal can't be used just now
+                log.warning("can't see what other terminals ask for: %s", error)
+            await _wait(until, REQUESTS_S)
+
+    async def _is_to_end(self, gate: Gate) -> bool:
+        await self._pause_or_resume()
+        wish = await self._journal(Journal.mark, WISH)
+        if wish == Wish.STOP.value:
+            return True
+        if wish == Wish.FINISH.value and not gate.finishing:
+            gate.finishing = "finishing: nothing new is taken"
+        if self._finish_at is not None and self._local_now() >= self._finish_at:
+            gate.finishing = gate.finishing or "the session's time is over"
+        return bool(gate.finishing or gate.is_full) and await self._is_idle()
 
     async def _pause_or_resume(self) -> None:
         parts = self._engine.parts
@@ -139,8 +146,7 @@ class Daemon:
             pause = LONGEST_SLEEP_S
             if next_time is not None:
                 pause = min(max(next_time - self._clock(), 0.02), LONGEST_SLEEP_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+            await _wait(self._wake, pause)
 
     def _start(self, entry: Entry) -> None:
         async def advance() -> None:
@@ -206,6 +212,16 @@ class Daemon:
             pause = NETWORK_PAUSE_S
             self._wake.set()
             await asyncio.sleep(SWEEP_S)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, at most so long.
+
+    Not by `wait_for`: before Python 3.12 it loses a cancellation that comes together with the
+    event, and then the daemon never ends."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _outlive(loop: Callable[[], Awaitable[None]]) -> None:
