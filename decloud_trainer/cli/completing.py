@@ -79,6 +79,21 @@ def dataset_lists(ctx: Context, param: Parameter, incomplete: str) -> list[Compl
     return [CompletionItem(text) for text in _lists(incomplete)]
 
 
+def networks(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Solana clusters."""
+    from decloud_trainer.config import NETWORKS
+
+    return _matching(NETWORKS, incomplete)
+
+
+def statuses(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """A round's statuses, as the network's users write them."""
+    from decloud_trainer.rounds.model import RoundStatus
+
+    known = [status.value for status in RoundStatus if status is not RoundStatus.UNKNOWN]
+    return _matching((name[0].lower() + name[1:] for name in known), incomplete)
+
+
 def mapping_pairs(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """``FROM:TO``."""
     name, colon, target = incomplete.partition(":")

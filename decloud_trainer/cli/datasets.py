@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import JSON_OPTION, print_json, print_pairs, print_table
 from decloud_trainer.errors import DatasetUnavailable
 
@@ -86,7 +87,7 @@ Exit codes: 0 ready, 1 it can't be had.
 
 
 @datasets.command(epilog=FETCH_EPILOG)
-@click.argument("name")
+@click.argument("name", shell_complete=completing.dataset_names)
 @JSON_OPTION
 def fetch(name: str, as_json: bool) -> None:
     """Download a dataset if need be and prepare it, so that no round has to wait for it."""
@@ -152,7 +153,7 @@ Exit codes: 0 it can be trained, 1 it can't.
 
 
 @datasets.command(epilog=CHECK_EPILOG)
-@click.argument("name", metavar="NAME|PATH")
+@click.argument("name", metavar="NAME|PATH", shell_complete=completing.dataset_names)
 @JSON_OPTION
 def check(name: str, as_json: bool) -> None:
     """Say what is there of a dataset, or what a folder holds. Changes nothing."""

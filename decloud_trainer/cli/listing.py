@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import (
     JSON_OPTION,
     folded,
@@ -59,8 +60,17 @@ class Row:
 
 
 @click.command("list", epilog=LIST_EPILOG)
-@click.option("--status", help="Only this status, e.g. waitingTrainers or training.")
-@click.option("--dataset", metavar="LIST", help="Only these datasets.")
+@click.option(
+    "--status",
+    shell_complete=completing.statuses,
+    help="Only this status, e.g. waitingTrainers or training.",
+)
+@click.option(
+    "--dataset",
+    metavar="LIST",
+    shell_complete=completing.dataset_lists,
+    help="Only these datasets.",
+)
 @click.option("--mine", is_flag=True, help="Only rounds that the wallet is in.")
 @click.option("--joinable", is_flag=True, help="Only rounds that the daemon would take now.")
 @click.option("--min-reward", metavar="SOL", help="Only rewards from this on.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import JSON_OPTION, clock_time, folded, print_json, state_text
 from decloud_trainer.cli.showing import ROUND_ID
 from decloud_trainer.errors import DecloudError, RoundError
@@ -54,7 +55,12 @@ def train(
     epilog="\b\nExamples:\n  decloud-trainer claim 42\n  decloud-trainer claim --all"
     "\n\nExit code 1 if something could not be claimed."
 )
-@click.argument("round_id", type=click.IntRange(0, 2**64 - 1), required=False)
+@click.argument(
+    "round_id",
+    type=click.IntRange(0, 2**64 - 1),
+    required=False,
+    shell_complete=completing.round_ids,
+)
 @click.option("--all", "all_of_them", is_flag=True, help="Every reward that waits for the wallet.")
 @JSON_OPTION
 @click.pass_context

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import folded
 from decloud_trainer.config import NETWORKS, Settings
 from decloud_trainer.errors import DecloudError, SettingsError
@@ -42,7 +43,12 @@ WALLETS = ("cli", "create", "key", "keep")
     help="cli: a Solana CLI keypair file; create: a new one; key: typed in; keep: as it is.",
 )
 @click.option("--keypair-path", type=click.Path(), help="The keypair file for --wallet cli.")
-@click.option("--dataset", metavar="LIST", help="Datasets to accept; empty: any trainable.")
+@click.option(
+    "--dataset",
+    metavar="LIST",
+    shell_complete=completing.dataset_lists,
+    help="Datasets to accept; empty: any trainable.",
+)
 @click.option("--min-reward", metavar="SOL", help="Least reward.")
 @click.option("--max-reward", metavar="SOL", help="Greatest reward; 0: unlimited.")
 @click.option("--epochs", metavar="N", help="Training epochs per round.")

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli import completing
 from decloud_trainer.errors import SettingsError, WalletError
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.model import Round, RoundStatus, Submission
 
-ROUND_ID = click.argument("round_id", type=click.IntRange(0, 2**64 - 1))
+ROUND_ID = click.argument(
+    "round_id", type=click.IntRange(0, 2**64 - 1), shell_complete=completing.round_ids
+)
 # The network's limit as its documentation states it; no account tells it.
 MOST_TRAINERS = 10
 

@@ -10,6 +10,7 @@ import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
+from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import JSON_OPTION
 from decloud_trainer.cli.session import Session, dry_run, run_session
 from decloud_trainer.cli.steering import span_s
@@ -32,15 +33,30 @@ settings.
 
 
 @click.command(epilog=EPILOG)
-@click.option("--preset", metavar="NAME", help="Use a preset for this session.")
-@click.option("--dataset", metavar="LIST", help="Comma-separated datasets to accept.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=completing.preset_names,
+    help="Use a preset for this session.",
+)
+@click.option(
+    "--dataset",
+    metavar="LIST",
+    shell_complete=completing.dataset_lists,
+    help="Comma-separated datasets to accept.",
+)
 @click.option("--min-reward", metavar="SOL", help="Least reward to accept.")
 @click.option("--max-reward", metavar="SOL", help="Greatest reward to accept; 0: unlimited.")
 @click.option("--epochs", metavar="N", help="Training epochs per round.")
 @click.option("--max-parallel", metavar="N", help="Rounds worked on at once.")
 @click.option("--no-auto-train", is_flag=True, help="Only join; don't train.")
 @click.option("--no-auto-claim", is_flag=True, help="Don't claim rewards.")
-@click.option("--network", metavar="NAME", help="localnet, devnet, testnet or mainnet-beta.")
+@click.option(
+    "--network",
+    metavar="NAME",
+    shell_complete=completing.networks,
+    help="localnet, devnet, testnet or mainnet-beta.",
+)
 @click.option("--once", is_flag=True, help="Advance what can be advanced now, then end.")
 @click.option("--until", "until_time", metavar="HH:MM", help="Take nothing new from then on.")
 @click.option("--for", "for_span", metavar="SPAN", help="The same after 90s, 10m, 1.5h or 2d.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decloud_trainer import config as settings_file
+from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import (
     JSON_OPTION,
     folded,
@@ -43,7 +44,12 @@ SHOWN_PROBLEMS = 5
     epilog="\b\nExamples:\n  decloud-trainer status\n  decloud-trainer status --refresh\n"
     "  decloud-trainer status 42"
 )
-@click.argument("round_id", type=click.IntRange(0, 2**64 - 1), required=False)
+@click.argument(
+    "round_id",
+    type=click.IntRange(0, 2**64 - 1),
+    required=False,
+    shell_complete=completing.round_ids,
+)
 @click.option("--refresh", is_flag=True, help="Ask the chain for the balance now.")
 @JSON_OPTION
 @click.pass_context
