@@ -68,15 +68,17 @@ Exit codes: 0 done, 1 no service manager or a daemon is running already,
     "--print", "--dry-run", "only_print", is_flag=True, help="Print the file; do nothing."
 )
 @click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="Priority.")
-@click.option("--memory-max", type=_Memory(), default="", help="Most memory, with the training.")
+@click.option("--memory-max", type=_Memory(), help="Most memory, with the training.")
 @click.option("--no-sandbox", is_flag=True, help="For systems without user namespaces (Linux).")
 @click.option("--no-start", is_flag=True, help="Only write the file.")
-def install(only_print: bool, nice: int, memory_max: str, no_sandbox: bool, no_start: bool) -> None:
+def install(
+    only_print: bool, nice: int, memory_max: str | None, no_sandbox: bool, no_start: bool
+) -> None:
     """Install the service, start it, and have it start by itself from now on."""
     from decloud_trainer.wiring import home_is_held
 
     manager = _manager()
-    daemon = _daemon(nice, memory_max, sandbox=not no_sandbox)
+    daemon = _daemon(nice, memory_max or "", sandbox=not no_sandbox)
     if only_print:
         click.echo(manager.text(daemon), nl=False)
         return
