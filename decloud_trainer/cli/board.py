@@ -29,14 +29,14 @@ class Board:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = console or Console(highlight=False)
-        self._live = Live(
-            console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True
-        )
         self._active: dict[int, Entry] = {}
         self._progress: dict[int, Mapping[str, Any]] = {}
         self._began = time.time()
         self._claimed = 0
+        self._console = console or Console(highlight=False)
+        self._live = Live(
+            console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True
+        )
 
     def __enter__(self) -> None:
         self._live.start()

@@ -463,7 +463,7 @@ def _training_report(result: Mapping[str, Any], facts: Facts) -> str:
     else:
         preview = f"preview {facts.preview_before:.2f} % -> {facts.preview_after:.2f} %"
     return (
-        f"trained {result['epochs']} epochs in {result['seconds']:.1f} s "
+        f"trained {result['epochs']} epoch{'s' * (result['epochs'] != 1)} in {result['seconds']:.1f} s "
         f"({result['samples_per_s']:,.0f} samples/s); {preview}"
     )
 
