@@ -74,6 +74,8 @@ class Daemon:
             CorruptionError: the journal is damaged. Other failures are logged and outlived.
         """
         await self._journal(Journal.reconsider, self._any)
+        await self._journal(Journal.catch_up, self._any)
+        self._followed.update(await self._journal(Journal.active_ids, self._any))
         self._broken = asyncio.get_running_loop().create_future()
         loops = (self._watching, self._scheduling, self._requests, self._sweeping)
         await self._journal(Journal.set_mark, WISH, None)  # it was for an earlier daemon

@@ -264,6 +264,15 @@ class Journal:
                 key_values(scope)[:3],
             )
 
+    def catch_up(self, scope: RowKey) -> None:
+        """Have every round that we are in looked at: much may have happened meanwhile."""
+        with self._transaction():
+            self._db.execute(
+                f"UPDATE rounds SET not_before = 0 WHERE {_MINE}"  # noqa: S608
+                " AND is_open AND state != 'skipped'",
+                key_values(scope)[:3],
+            )
+
     def slots_in_use(self, entry: Entry, *, with_early: bool) -> int:
         """How many rounds of the entry's scope hold a slot, besides its own.
 
