@@ -1,0 +1,89 @@
+"""Setup, money, and a round by hand, in the order in which the README tells it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from terminal import Done, descendants, is_gone, local_network, run, running, worker_of
+
+
+def set_up(network: str = "localnet") -> str:
+    """A new wallet with one SOL in it; its address."""
+    done = run("setup", "--non-interactive", "--network", network, "--wallet", "create")
+    assert done.code == 0, done.err
+    wallet = run("config", "--show", "--json").json["wallet"]
+    assert f"localnet airdrop {wallet} 1" in done.out
+    assert run("localnet", "airdrop", wallet, "1").code == 0
+    return str(wallet)
+
+
+def said(done: Done, code: int, *words: str) -> None:
+    assert done.code == code, done
+    for word in words:
+        assert word in done.out + done.err, done
+
+
+@pytest.mark.slow
+def test_a_round_by_hand(own_home: Path) -> None:
+    """list, join, train, claim and status, without a daemon, bring a reward; each step says what
+    is next, refuses what is not due, and an interrupted one is taken up again."""
+    with local_network("--competitors", "none"):
+        wallet = set_up()
+        listed = run("list", "--json").json
+        assert [(r["round"], r["status"], r["mine"]) for r in listed] == [
+            (0, "WaitingTrainers", False)
+        ]
+        said(run("list"), 0, "WaitingTrainers", "Custom", "0.1 SOL")
+        said(run("list", "--status", "training"), 0, "no rounds")
+        said(run("train", "0"), 1, "not joined", "decloud-trainer join 0")
+        said(run("join", "7"), 1, "round 7 is not on chain", "decloud-trainer list")
+        said(run("status", "7"), 1, "round 7")
+
+        # Ctrl-C while the model is being looked at.
+        with running("join", "0") as joining:
+            child = worker_of(joining.process.pid)
+            below = descendants(joining.process.pid)
+            said(joining.end(signal.SIGINT), 130, "interrupted")
+            assert child in below
+            assert all(map(is_gone, below))
+
+        said(run("join", "0"), 0, "joined", "next: decloud-trainer train 0")
+        said(run("join", "0"), 1, "already joined", "decloud-trainer train 0")
+        said(run("claim", "0"), 1, "nothing was submitted")
+        trained = run("train", "0", "--epochs", "2", "--max-batches", "10", "--json")
+        said(trained, 0)
+        assert trained.json["round"] == 0
+        assert trained.json["state"] == "submitted"
+        said(run("train", "0"), 1, "has our submission already", "decloud-trainer claim 0")
+
+        wait_for_status(0, "Completed")
+        said(run("claim", "0"), 0, "claimed 0.0882 SOL")
+        said(run("claim", "0"), 1, "already claimed")
+
+        told = run("status", "0", "--json").json
+        assert told["status"] == "Completed"
+        assert told["here"]["state"] == "claimed"
+        assert told["here"]["train_on"] == "digits"
+        assert told["submission"]["reward_claimed"] is True
+        kinds = [line["kind"] for line in told["transactions"]]
+        assert kinds == ["join", "submit", "claim"]
+        before = 1_000_000_000
+        after = before + sum(line["change_lamports"] for line in told["transactions"])
+        drop = run("localnet", "airdrop", wallet, "0.000000001", "--json").json
+        assert drop["balance_lamports"] == after + 1
+        text = run("status", "0").out
+        for line in told["transactions"]:
+            assert line["signature"] in text
+
+        # Damaged data of our own is neither used nor overwritten.
+        (own_home / "decloud" / "journal.sqlite").write_bytes(b"no database at all" * 100)
+        said(run("join", "0"), 4, "journal")
+
+
+def wait_for_status(round_id: int, status: str) -> None:
+    for _ in range(200):
+        if run("status", str(round_id), "--json").json["status"] == status:
+            return
+    pytest.fail(f"round {round_id} is not {status}")

@@ -1,0 +1,149 @@
+"""Help, exit codes and settings, as scripts and people meet them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from terminal import COMMAND, run
+
+from decloud_trainer.cli.main import cli
+
+
+def pages(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The words of every command, and whether it has commands below it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        is_group = isinstance(command, click.Group)
+        yield (*before, name), is_group
+        if is_group:
+            yield from pages(command, *before, name)
+
+
+PAGES = list(pages(cli))
+
+
+@pytest.mark.parametrize(("words", "is_group"), PAGES, ids=[" ".join(words) for words, _ in PAGES])
+def test_every_command_has_help_with_an_example(words: tuple[str, ...], is_group: bool) -> None:
+    """--help and -h explain every command, show how it is called, and fit 80 columns."""
+    done = run(*words, "--help", env={"COLUMNS": "80"})
+    assert done.code == 0, done.err
+    assert done.out.startswith("Usage: decloud-trainer " + " ".join(words))
+    if not is_group:  # its commands have theirs
+        assert f"  decloud-trainer {' '.join(words)}" in done.out.partition("Example")[2]
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_usage_is_checked_before_anything_happens(own_home: Path) -> None:
+    """Wrong words give exit code 2, say what is wrong, and write nothing."""
+    for words, complaint in {
+        ("nothing",): "No such command",
+        ("start", "--nope"): "No such option",
+        ("join", "abc"): "'abc'",
+        ("start", "--epochs", "0"): "must be a whole number",
+        ("start", "--network", "moon"): "must be one of",
+        ("start", "--preset", "nope"): "presets: ",
+        ("start", "--min-reward", "1", "--max-reward", "0.5"): "max_reward is below min_reward",
+        ("list", "--status", "bogus"): "statuses: ",
+        ("config", "--set", "epoch=3"): "did you mean epochs?",
+        ("config", "--set", "epochs"): "KEY=VALUE",
+        ("config", "--add-mapping", "custom"): "FROM:TO",
+        ("config", "--set", "private_key=abc"): "no Solana key",
+        ("setup", "--non-interactive", "--wallet", "key"): "--secrets-stdin",
+        ("start",): "No private key found",
+        ("demo", "--competitors", "bob"): "'bob'",
+        ("demo", "--reward", "0.00001"): "pays only from 0.01 SOL on",
+        ("localnet", "airdrop", "x"): "decloud-trainer localnet up",
+        ("localnet", "up", "--generation", "v9"): "v9",
+    }.items():
+        done = run(*words)
+        assert (done.code, done.out) == (2, ""), words
+        assert complaint in done.err, words
+    assert not (own_home / "decloud" / "config.json").exists()
+
+
+def test_an_unreachable_network_is_an_expected_failure() -> None:
+    """Exit code 1, in words, with a hint and without a traceback."""
+    run("config", "--set", "network=localnet", "--set", "rpc_url=http://127.0.0.1:9")
+    done = run("list")
+    assert done.code == 1
+    assert done.err.startswith("error: 127.0.0.1")
+    assert "hint: check rpc_url and the network" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_settings_by_command(own_home: Path) -> None:
+    """Settings are set, shown with their source, taken from presets, and reset with a backup."""
+    home = own_home / "decloud"
+    assert run("config", "--set", "epochs=3", "--set", "datasets=Fashion-MNIST,cifar10").code == 0
+    assert run("config", "--add-mapping", "custom:digits").code == 0
+    shown = run("config", "--show", "--json", env={"PINATA_JWT": "very.secret.jwt"})
+    assert "very.secret.jwt" not in shown.out
+    assert shown.json["settings"]["pinata_jwt"] == "(set)"
+    assert shown.json["sources"]["pinata_jwt"] == "environment PINATA_JWT"
+    assert shown.json["settings"]["datasets"] == ["fashionmnist", "cifar10"]
+    assert shown.json["settings"]["dataset_mappings"] == {"custom": "digits"}
+    assert shown.json["sources"]["epochs"] == "file"
+    assert "No private key found" in shown.json["wallet_problem"]
+
+    assert "mnist-only" in run("config", "--preset", "list").out
+    assert run("config", "--preset", "mnist-only").code == 0
+    values = run("config", "--show", "--json").json["settings"]
+    assert values["preset"] == "mnist-only"
+    assert values["datasets"] == ["mnist", "fashionmnist", "emnist", "kmnist"]
+    assert values["epochs"] == 1
+
+    refused = run("config", "--set", "min_reward=2", "--set", "max_reward=1")
+    assert refused.code == 2
+    assert run("config", "--show", "--json").json["settings"]["min_reward"] == 0
+
+    told = run("config", "--set", "pinata_jwt=-", stdin="very.secret.jwt\n")
+    assert (told.code, told.err) == (0, "")
+    assert json.loads((home / "config.json").read_bytes())["pinata_jwt"] == "very.secret.jwt"
+    assert "shell's history" in run("config", "--set", "pinata_jwt=abc").err
+
+    assert run("config", "--reset").code == 130, "nobody said yes"
+    assert run("config", "--reset", "--yes").code == 0
+    assert not (home / "config.json").exists()
+    assert (home / "config.json.backup").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_of_data_is_looked_at_before_it_is_taken() -> None:
+    """--add-path tells what lies there, and refuses a folder without a dataset."""
+    digits = Path(__file__).parents[2] / "decloud_trainer" / "data" / "digits"
+    added = run("config", "--add-path", f"mnist:{digits}")
+    assert added.code == 0
+    assert "1,347 training and 450 test samples of 8x8, 10 classes" in added.err
+    refused = run("config", "--add-path", "mnist:/nowhere")
+    assert refused.code == 1
+    assert "Dataset not found: /nowhere" in refused.err
+    assert run("config", "--show", "--json").json["settings"]["dataset_paths"] == {
+        "mnist": str(digits)
+    }
+
+
+def test_output_fits_where_it_goes() -> None:
+    """A reader that goes early is no failure; without UTF-8 or a terminal there are no signs."""
+    piped = subprocess.run(
+        f"{sys.executable} -m decloud_trainer config --show | head -1",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (piped.returncode, piped.stderr) == (0, "")
+    latin = subprocess.run(
+        [*COMMAND, "config", "--preset", "list"],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert latin.stdout.isascii()
