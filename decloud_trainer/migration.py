@@ -80,7 +80,7 @@ def migrated(
 def _is_old(content: Mapping[str, Any]) -> bool:
     return (
         not OLD_KEYS.isdisjoint(content)
-        or content.get("network") in NETWORKS
+        or str(content.get("network")) in NETWORKS
         or isinstance(content.get("private_key"), list)
     )
 
@@ -157,7 +157,7 @@ class _Work:
     def take_train_dataset(self) -> None:
         target = self.new.get("train_dataset")
         names = _names(self.new.get("datasets"))
-        if not target:
+        if target is None or target == "":
             self.new.pop("train_dataset", None)
         elif isinstance(target, str) and names:
             self._stand_ins({"accept_datasets": names, "train_dataset": target})
@@ -230,8 +230,8 @@ class _Work:
         The v1 kit used its rpc_url whatever `network` said. Where the two differ, the one of play
         money holds: nobody's first round with this program shall cost real money unawares."""
         network = self.new.get("network")
-        if isinstance(network, str) and network in NETWORKS:
-            self.new["network"] = network = NETWORKS[network]
+        if str(network) in NETWORKS:
+            self.new["network"] = network = NETWORKS[str(network)]
             self.notes.append(f"network is now spelled {network}")
         if network is None and is_v2:
             self.new["network"] = network = V2_DEFAULT_NETWORK
