@@ -152,6 +152,7 @@ def config(
     chosen = None if preset in (None, "list", "save") else preset
     changes = _changes(assignments, chosen, add_mapping, add_path, force)
     _check(changes, force)
+    _check_known(unset)
     done = _taken_out(unset, remove_mapping, remove_path)
     if changes:
         settings_file.update(changes)
@@ -168,6 +169,14 @@ def config(
         config_view.get(wanted, as_json)
     if show:
         config_view.show(as_json, ctx.obj["keypair"])
+
+
+def _check_known(unset: tuple[str, ...]) -> None:
+    """A setting of ours, or one that stands in the file, whoever wrote it."""
+    present = settings_file.read_file(settings_file.config_path()) if unset else {}
+    for key in unset:
+        if key not in present:
+            settings_file.row_of(key)
 
 
 def _taken_out(
