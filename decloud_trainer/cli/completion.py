@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 EPILOG = """\b
-Examples:
-  bash:  echo 'eval "$(decloud-trainer completion bash)"' >> ~/.bashrc
-  zsh:   echo 'eval "$(decloud-trainer completion zsh)"' >> ~/.zshrc
-  fish:  decloud-trainer completion fish > ~/.config/fish/completions/decloud-trainer.fish
+Examples (bash, zsh, fish):
+  decloud-trainer completion bash >> ~/.bashrc
+  decloud-trainer completion zsh >> ~/.zshrc
+  decloud-trainer completion fish > ~/.config/fish/conf.d/decloud-trainer.fish
 
 Start a new shell afterwards. It then completes commands, options, presets, datasets, settings
 and the ids of rounds that the journal knows; nothing is asked of the network.

@@ -32,9 +32,8 @@ Examples:
   decloud-trainer config --add-path mnist:~/data/mnist
   decloud-trainer config --edit
 
-\b
-A secret given as `-` is asked for, or read from standard input. Several options
-work in one go: --reset first, then what is taken out, the preset, the rest.
+A secret given as `-` is asked for, or read from standard input. Several options work in one go:
+--reset first, then what is taken out, then the preset, then the rest.
 """
 
 # Settings that name a place on this machine.
@@ -319,14 +318,13 @@ def _checked_path(text: str, force: bool) -> tuple[str, str]:
     path = _absolute(path)
     try:
         if not Path(path).expanduser().exists():
-            raise DatasetUnavailable(f"there is no folder {path}")
+            raise DatasetUnavailable(f"Dataset not found: {path} doesn't exist")
         click.echo(f"{name}: {describe_data_folder(path)}", err=True)
     except DatasetUnavailable as error:
         if not force:
             hint = "--force saves it all the same, for a disk that isn't mounted now"
-            raise SettingsError(
-                f"{name}: {error.message}", hint=f"{error.hint}; {hint}" if error.hint else hint
-            ) from error
+            hint = f"{error.hint}; {hint}" if error.hint else hint
+            raise DatasetUnavailable(error.message, hint=hint) from error
         click.echo(f"note: {name}: {error.message}; saved all the same", err=True)
     return name, path
 
