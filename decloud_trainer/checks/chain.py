@@ -212,9 +212,14 @@ async def websocket_check(settings: Settings) -> Check:
     try:
         ms, _ = await _timed(lambda: _subscribe(services(settings).ws_url))
     except (OSError, TimeoutError, WebSocketException, ValueError) as error:
-        what = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        what = "no answer in time" if isinstance(error, TimeoutError) else _words(error)
         return warned(name, f"no subscription ({what}){polled}", fix)
     return passed(name, f"subscribed in {ms} ms", latency_ms=ms)
+
+
+def _words(error: Exception) -> str:
+    """The system's words for it; others may hold the URL, which may hold a key."""
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
 
 
 async def _subscribe(ws_url: str) -> None:

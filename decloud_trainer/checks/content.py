@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from decloud_trainer.checks.model import Check, Verdict, failed, passed, refused, warned
+from decloud_trainer.checks.model import Check, Verdict, failed, passed, warned
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.ipfs.cid import Cid
@@ -83,7 +83,10 @@ async def _gateway_check(url: str, cid: str) -> Check:
     try:
         size = await asyncio.to_thread(_fetch, url, cid)
     except DecloudError as error:
-        return refused(name, error)
+        # A single gateway's reason stands behind its address.
+        reason = error.message.partition(f"{url}: ")[2] or error.message
+        fix = "check the connection; or ask others: decloud-trainer config --set gateways=https://"
+        return failed(name, reason, f"{fix}...")
     ms = _since_ms(began)
     return passed(name, f"{_size(size)} in {ms} ms, verified", latency_ms=ms, bytes=size)
 

@@ -139,7 +139,11 @@ def data_check(settings: Settings, name: str) -> Check:
         fix = f"decloud-trainer config --add-path {local.trained_on}:/path/to/its/folder"
         return failed(title, local.problem, fix)
     if local.source == "download":
-        return warned(title, "not here yet: downloaded once a round needs it", f"decloud-trainer datasets fetch {local.trained_on}")
+        return warned(
+            title,
+            "not here yet: downloaded once a round needs it",
+            f"decloud-trainer datasets fetch {local.trained_on}",
+        )
     return warned(
         title,
         "no data or loader here: rounds about it are skipped",

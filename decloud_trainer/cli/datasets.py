@@ -40,7 +40,7 @@ Examples:
 @click.option("--all", "show_all", is_flag=True, help="Also those that can't be trained here.")
 @JSON_OPTION
 def list_datasets(show_all: bool, as_json: bool) -> None:
-    """List the network's datasets: trainable here, from where, how many samples.
+    """List datasets: trainable here, from where, how many samples.
 
     With --json all of them are listed.
     """
@@ -90,7 +90,10 @@ Exit codes: 0 ready, 1 it can't be had.
 @click.argument("name", shell_complete=completing.dataset_names)
 @JSON_OPTION
 def fetch(name: str, as_json: bool) -> None:
-    """Download a dataset if need be and prepare it, so that no round has to wait for it."""
+    """Download a dataset and prepare it.
+
+    No round then has to wait for it. Data that is here already is only prepared.
+    """
     from decloud_trainer.checks.data import data_spec, local_data
     from decloud_trainer.training.datasets import TORCHVISION
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from decloud_trainer import config as settings_file
-from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
+from decloud_trainer.cli.output import JSON_OPTION, folded, print_json, styled
 from decloud_trainer.errors import SettingsError
 
 if TYPE_CHECKING:
     from decloud_trainer.checks.model import Check
 
+# Longer names, those of gateways, push the text to the right.
+NAME_COLUMNS, TEXT_COLUMN = 16, 23
 COLORS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 
 EPILOG = """\b
@@ -86,12 +88,13 @@ def _masked(checks: list[Check]) -> list[Check]:
 
 
 def _print(checks: list[Check], counts: dict[str, int]) -> None:
-    width = max(len(check.name) for check in checks) + 2
     for check in checks:
         word = check.verdict.value
-        lines = folded(f"{word}  {check.name:<{width}}", check.text)
-        click.echo(click.style(word, fg=COLORS[word], bold=word == "FAIL") + lines[len(word) :])
+        line = folded(f"{word}  {check.name:<{NAME_COLUMNS}} ", check.text, indent=TEXT_COLUMN)
+        click.echo(styled(word, COLORS[word]) + line[len(word) :])
         if check.fix:
-            click.echo(folded(" " * (6 + width) + "fix: ", check.fix))
-    told = [f"{counts['PASS']} passed", f"{counts['WARN']} warnings", f"{counts['FAIL']} failed"]
-    click.echo("\n" + ", ".join(told))
+            # Not folded: it is often a command, to be copied in one piece.
+            click.echo(f"      fix: {check.fix}")
+    plural = "" if counts["WARN"] == 1 else "s"
+    told = f"{counts['PASS']} passed, {counts['WARN']} warning{plural}, {counts['FAIL']} failed"
+    click.echo(f"\n{told}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -71,6 +72,12 @@ def state_text(state: str, reason: str) -> str:
 def sign(emoji: str, plain: str = "") -> str:
     """An emoji with a space behind it, or the plain text where emoji can't be shown."""
     return f"{emoji} " if shows_signs() else plain
+
+
+def styled(text: str, color: str) -> str:
+    """The text in a colour, where a terminal shows colours and its user wants them."""
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, fg=color) if wanted and os.environ.get("TERM") != "dumb" else text
 
 
 def time_left(deadline: int, now: float) -> str:

@@ -74,7 +74,10 @@ Exit codes: 0 done, 1 no service manager or a daemon is running already,
 def install(
     only_print: bool, nice: int, memory_max: str | None, no_sandbox: bool, no_start: bool
 ) -> None:
-    """Install the service, start it, and have it start by itself from now on."""
+    """Install the service and start it.
+
+    From now on it starts by itself with the machine, or with your session.
+    """
     from decloud_trainer.wiring import home_is_held
 
     manager = _manager()
@@ -104,9 +107,10 @@ UNINSTALL_EPILOG = "\b\nExample:\n  decloud-trainer service uninstall"
 
 @service.command(epilog=UNINSTALL_EPILOG)
 def uninstall() -> None:
-    """Stop the service and remove it; settings, keys and journal stay.
+    """Stop the service and remove it.
 
-    Rounds that are under way go on at the next start, however that is done.
+    Settings, keys and the journal stay. Rounds that are under way go on at the next start, however
+    that is done.
     """
     manager = _installed()
     manager.uninstall()
