@@ -141,7 +141,12 @@ def _show(rows: list[Row], now: float, network: str, as_json: bool) -> None:
         print_json(
             [
                 round_json(row.round)
-                | {"mine": row.mine, "joinable": row.joinable, "verdict": row.verdict}
+                | {
+                    "mine": bool(row.mine),
+                    "progress": row.mine or None,
+                    "joinable": row.joinable,
+                    "verdict": row.verdict,
+                }
                 for row in rows
             ]
         )

@@ -62,7 +62,13 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
 
 async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
     model = await _model(parts, round)
-    spec = {"model": str(model), "max_bytes": parts.max_model_bytes}
+    plan = parts.plan
+    spec = {
+        "model": str(model),
+        "max_bytes": parts.max_model_bytes,
+        "device": plan.device,
+        "threads": plan.threads,
+    }
     try:
         return await run_job(parts, entry, "inspect", spec)
     except HostileFile:
