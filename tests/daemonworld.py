@@ -45,6 +45,7 @@ from decloud_trainer.rounds.parts import Move, Parts, Progress, Step, TrainingPl
 from decloud_trainer.rounds.path import Path
 from decloud_trainer.rounds.policy import Terms
 from decloud_trainer.rounds.ports import Chain, Sender
+from decloud_trainer.rounds.training_jobs import prefix
 
 FEE = 5000
 RENT = (128 + 121) * 6960
@@ -71,8 +72,18 @@ class Running:
     world: World
     engine: Engine
     jobs: Supervisor
+    home: FilePath
     told: list[Told] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The daemon's own."""
+        assert self.started is not None
+        return self.started
+
+    started: asyncio.Task[None] | None = None
 
     async def entry(self, number: int) -> Entry | None:
         return await self.engine.parts.journal(Journal.entry, self.world.scope.key(number))
@@ -102,6 +113,11 @@ class Running:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"round {number} is still {found}") from None
+
+    def jobs_of(self, number: int, kind: str) -> list[str]:
+        """The folders of the jobs of that kind that were started for the round."""
+        name = f"{prefix(self.world.scope.key(number))}-{kind}"
+        return sorted(path.name for path in (self.home / "jobs").glob(f"{name}*"))
 
     async def history(self, number: int) -> list[str]:
         """The states that the row went through."""
@@ -152,12 +168,21 @@ class World:
         creator, validator = self.net.creator.pubkey(), self.net.validator.pubkey()
         self.net.run(v1.abort_round(number, creator, validator), self.net.validator)
 
+    def take_back(self, number: int) -> None:
+        """Anybody tells the program that a deadline of the round has passed."""
+        creator = self.net.creator.pubkey()
+        self.net.run(v1.check_round(number, creator), self.net.creator)
+
     def join_as(self, trainer: Keypair, number: int) -> None:
         self.net.run(v1.join_round(number, trainer.pubkey()), trainer)
 
     def submit_as(self, trainer: Keypair, number: int) -> None:
         cid = file_cid_of(str(trainer.pubkey()).encode(), self.home)
         self.net.run(v1.submit_gradients(number, cid, trainer.pubkey()), trainer)
+
+    def claim_as(self, trainer: Keypair, number: int) -> None:
+        claim = v1.claim_reward(number, trainer.pubkey(), generation=self.net.generation)
+        self.net.run(claim, trainer)
 
     def another_trainer(self) -> Keypair:
         keypair = Keypair()
@@ -189,7 +214,7 @@ class World:
         self,
         *,
         terms: Mapping[str, Any] | None = None,
-        script: Mapping[str, Any] | None = None,
+        script: Mapping[str, Mapping[str, Any]] | None = None,
         steps: Mapping[State, Step] | None = None,
         home: FilePath | None = None,
         jwt: str = "localnet-jwt",
@@ -203,7 +228,7 @@ class World:
 
         Args:
             terms: what differs from TERMS.
-            script: what the scripted training children do.
+            script: what the scripted children do, by the kind of job.
             steps: steps that replace those of the v1 path.
             chain, sender, pins: put around the real part.
         """
@@ -212,7 +237,7 @@ class World:
         service = PinataV3(jwt, api_url=self.pins_url, upload_url=self.pins_url)
         journal = JournalThread(home / "journal.sqlite", clock=self.clock)
         chosen = dataclasses.replace(TERMS, **(terms or {}))
-        worker = (*SCRIPTED_WORKER, json.dumps({"seconds": 0.01, **(script or {})}))
+        worker = (*SCRIPTED_WORKER, json.dumps({"seconds": 0.01}))
         limits = Limits(max_parallel=chosen.max_concurrent_rounds, tick_s=0.05, retry_wait_s=0.01)
         followed: set[int] = set()
         quick = WatchPace(
@@ -229,7 +254,7 @@ class World:
                 chain=chain(net.chain),
                 sender=sender(net.sender(generation=net.generation)),
                 pins=pins(IpfsPins(Gateways([self.pins_url]), service)),
-                jobs=jobs,
+                jobs=ScriptedJobs(jobs, script or {}),
                 journal=journal,
                 terms=chosen,
                 plan=PLAN,
@@ -244,22 +269,21 @@ class World:
                 Path({**lifecycle.V1.steps, **(steps or {})}),
                 on_event or (lambda told: running.told.append(told)),
             )
-            running = Running(self, engine, jobs)
+            running = Running(self, engine, jobs, home)
             watch = RoundWatch(
                 net.chain,
                 net.endpoints.ws_url,
                 follow=lambda: tuple(followed),
                 pace=pace or quick,
             )
-            stop = asyncio.Event()
             daemon = Daemon(engine, watch, self.scope, followed)
-            task = asyncio.create_task(daemon.run(stop))
+            running.started = asyncio.create_task(daemon.run(running.stop))
             try:
                 yield running
-                assert not task.done(), task
+                assert running.stop.is_set() or not running.task.done(), running.task
             finally:
-                stop.set()
-                await ended(task)
+                running.stop.set()
+                await ended(running.task)
                 journal.close()
 
 
@@ -317,6 +341,21 @@ async def a_world(
             yield World(net, home, url, store, pin.cid)
         finally:
             await runner.cleanup()
+
+
+class ScriptedJobs:
+    """Real jobs, whose scripted workers get a script by their kind."""
+
+    def __init__(self, real: Supervisor, scripts: Mapping[str, Mapping[str, Any]]) -> None:
+        self._real = real
+        self._scripts = scripts
+
+    async def submit(self, job_id: str, kind: str, spec: Any, **options: Any) -> Any:
+        script = {"script": dict(self._scripts.get(kind, {}))}
+        return await self._real.submit(job_id, kind, {**spec, **script}, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 class Stuck:
@@ -381,3 +420,20 @@ def unrecorded(state: State, done: asyncio.Event) -> Step:
         return result
 
     return step
+
+
+async def ask(running: Running, kind: str, number: int, **args: Any) -> tuple[str, str]:
+    """A request as another terminal makes it, through a journal of its own; and its answer."""
+    journal = Journal(running.home / "journal.sqlite")
+    try:
+        return await answer(journal, journal.ask(kind, running.world.scope.key(number), args))
+    finally:
+        journal.close()
+
+
+async def answer(journal: Journal, request: int) -> tuple[str, str]:
+    """What becomes of a request: taken or refused, and why."""
+    async with asyncio.timeout(8):
+        while (found := journal.answer_of(request))[0] == "new":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found
