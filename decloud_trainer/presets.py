@@ -87,9 +87,11 @@ def load(name: str) -> Preset:
     if not isinstance(values, dict):
         raise SettingsError(f'{path} has no object "settings"', hint=f"mend or delete {path}")
     for key, value in values.items():
-        config.parse(key, value, f"preset {name}")
-        if key == "preset" or config.row_of(key).setting.secret:
+        if key not in config.TABLE:
+            raise SettingsError(f"preset {name}: there is no setting {key!r}", hint=f"edit {path}")
+        if key == "preset" or config.TABLE[key].setting.secret:
             raise SettingsError(f"preset {name}: a preset can't set {key}", hint=f"edit {path}")
+        config.parse(key, value, f"preset {name}")
     return Preset(name, str(content.get("description", "")), values, own)
 
 
