@@ -7,7 +7,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,8 @@ VIEWS = ("day", "dataset", "round", "transaction")
 DEFAULT_VIEWS = ("day", "dataset", "round")
 # Without --by a table shows no more rows than these, the latest.
 FEW = 15
-# Of the chart's bars; and of all that stands before them.
-BAR, COLUMNS = 24, 62
+# Width of the chart's longest bar, and between two columns.
+BAR, GAP = 24, 2
 CSV_COLUMNS = (
     "time",
     "network",
@@ -316,34 +316,50 @@ def _print_view(book: Book, view: str, *, shortened: bool) -> None:
     if view == "transaction":
         _print_transactions(book.postings)
         return
-    names, group_of = {
-        "day": (["Day"], _day),
-        "dataset": (["Dataset"], _dataset),
-        "round": (["Round", "Dataset"], _round),
-    }[view]
+    group_of = {"day": _day, "dataset": _dataset, "round": _round}[view]
     groups = _groups(book.postings, group_of)
     shown = groups[-FEW:] if shortened else groups
-    labels = [_labels(view, group) for group, _, _ in shown]
     sums = [totals for _, totals, _ in shown]
-    columns = {
+    columns = _labels(view, [group for group, _, _ in shown]) | {
         "Rewards": amounts([totals.rewards_lamports for totals in sums]),
         "Rent": amounts([-totals.rent_lamports for totals in sums]),
         "Fees": amounts([-totals.fees_lamports for totals in sums]),
         "Net (SOL)": amounts([totals.net_lamports for totals in sums]),
     }
-    if view == "day" and (size := _bar_size()):
-        columns[""] = bars([totals.net_lamports for totals in sums], size)
-    rows = [list(row) for row in zip(*zip(*labels, strict=True), *columns.values(), strict=True)]
-    print_table([*names, *columns], rows)
+    width = terminal_width() if sys.stdout.isatty() else None
+    columns = fitting(columns, width)
+    if view == "day" and (size := _bar_size(columns, width)):
+        columns[" "] = bars([totals.net_lamports for totals in sums], size)
+    print_table(list(columns), list(zip(*columns.values(), strict=True)))
     if len(shown) < len(groups):
         click.echo(f"and {len(groups) - len(shown)} more (--by {view} shows all)")
 
 
-def _labels(view: str, group: Any) -> list[str]:
+def _labels(view: str, groups: Sequence[Any]) -> dict[str, list[str]]:
     if view == "round":
-        key, dataset = group
-        return [str(key.round_id), dataset]
-    return [group]
+        rounds = [str(key.round_id) for key, _ in groups]
+        return {"Round": rounds, "Dataset": [dataset for _, dataset in groups]}
+    return {view.capitalize(): list(groups)}
+
+
+def fitting(columns: Mapping[str, list[str]], width: int | None) -> dict[str, list[str]]:
+    """Without the columns that a narrow terminal has no room for: an amount is never cut off."""
+    kept = dict(columns)
+    for name in ("Fees", "Rent", "Dataset", "Rewards"):
+        if width is None or _width(kept) <= width or len(kept) == 2:
+            break
+        kept.pop(name, None)
+    return kept
+
+
+def _width(columns: Mapping[str, list[str]]) -> int:
+    return sum(max(map(len, [name, *texts])) + GAP for name, texts in columns.items()) - GAP
+
+
+def _bar_size(columns: Mapping[str, list[str]], width: int | None) -> int:
+    """What the other columns leave; 0 if that is too little to draw in."""
+    left = BAR if width is None else min(BAR, width - _width(columns) - GAP)
+    return left if left >= 8 else 0
 
 
 def _print_transactions(postings: Sequence[Posting]) -> None:
@@ -376,14 +392,6 @@ def bars(lamports: Sequence[int], size: int) -> list[str]:
         (gain if amount > 0 else loss) * max(1, round(size * abs(amount) / most)) if amount else ""
         for amount in lamports
     ]
-
-
-def _bar_size() -> int:
-    """What the columns leave of a terminal's width; 0 if that is too little to draw in."""
-    if not sys.stdout.isatty():
-        return BAR
-    left = terminal_width() - COLUMNS
-    return min(left, BAR) if left >= 8 else 0
 
 
 def _local_time(at: float) -> str:

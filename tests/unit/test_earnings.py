@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decloud_trainer.cli.earnings import amounts, bars, parse_since
+from decloud_trainer.cli.earnings import amounts, bars, fitting, parse_since
 from decloud_trainer.cli.main import main
 from decloud_trainer.money import lamports_from_sol
 from decloud_trainer.rounds import ledger
@@ -358,6 +358,16 @@ def test_bars_tell_gains_from_losses() -> None:
     """The largest amount has the whole width, a small one at least a sign, nothing none."""
     assert bars([100, -50, 1, 0], 10) == ["#" * 10, "-" * 5, "#", ""]
     assert bars([0], 10) == [""]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_amounts() -> None:
+    """What doesn't fit is left out, the net amount never; without a terminal nothing is."""
+    names = ("Round", "Dataset", "Rewards", "Rent", "Fees", "Net (SOL)")
+    columns = {name: ["-0.123456789"] for name in names}
+    for width, left in {None: 6, 82: 6, 81: 5, 60: 4, 12: 2}.items():
+        kept = fitting(columns, width)
+        assert len(kept) == left, width
+        assert {"Round", "Net (SOL)"} <= kept.keys()
 
 
 def test_a_line_without_a_round_has_no_dataset(book: Book) -> None:
