@@ -45,7 +45,8 @@ def _url_of(*schemes: str) -> Callable[[Any], str]:
 def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        has_host = bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and has_host and not any(c.isspace() for c in text)
     except ValueError:  # a port or an address that is none
         return False
 
