@@ -54,8 +54,8 @@ Examples:
   decloud-trainer service install --print
 
 \b
-The service takes its keys from the configuration; none is written into it, and
-it doesn't see the environment of this session.
+The service takes its keys from the configuration; none is written into it,
+and it doesn't see the environment of this session.
 
 \b
 Exit codes: 0 done, 1 no service manager or a daemon is running already,

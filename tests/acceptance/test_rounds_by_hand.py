@@ -36,7 +36,7 @@ def test_a_round_by_hand(own_home: Path) -> None:
             (0, "WaitingTrainers", False)
         ]
         said(run("list"), 0, "WaitingTrainers", "Custom", "0.1 SOL")
-        said(run("list", "--status", "training"), 0, "no rounds")
+        said(run("list", "--status", "training"), 0, "no such rounds")
         said(run("train", "0"), 1, "not joined", "decloud-trainer join 0")
         said(run("join", "7"), 1, "round 7 is not on chain", "decloud-trainer list")
         said(run("status", "7"), 1, "round 7")
