@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from terminal import COMMAND, run
 
 from decloud_trainer.cli.main import cli
@@ -31,14 +33,26 @@ PAGES = list(pages(cli))
 
 
 @pytest.mark.parametrize(("words", "is_group"), PAGES, ids=[" ".join(words) for words, _ in PAGES])
-def test_every_command_has_help_with_an_example(words: tuple[str, ...], is_group: bool) -> None:
-    """--help and -h explain every command, show how it is called, and fit 80 columns."""
-    done = run(*words, "--help", env={"COLUMNS": "80"})
-    assert done.code == 0, done.err
-    assert done.out.startswith("Usage: decloud-trainer " + " ".join(words))
+def test_every_command_has_help_with_an_example(
+    words: tuple[str, ...], is_group: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--help explains every command, shows how it is called, and fits 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(cli, [*words, "--help"], prog_name="decloud-trainer")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("Usage: decloud-trainer " + " ".join(words))
     if not is_group:  # its commands have theirs
-        assert f"  decloud-trainer {' '.join(words)}" in done.out.partition("Example")[2]
-    assert max(map(len, done.out.splitlines())) <= 80
+        assert f"  decloud-trainer {' '.join(words)}" in done.output.partition("Example")[2]
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
+def test_help_is_there_at_once() -> None:
+    """--help of a real process, which takes no longer than a blink when the machine is calm."""
+    began = time.perf_counter()
+    done = run("-h")
+    assert time.perf_counter() - began < 2.0
+    assert done.code == 0
+    assert "decloud-trainer demo" in done.out
 
 
 def test_usage_is_checked_before_anything_happens(own_home: Path) -> None:
