@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -287,19 +288,22 @@ def test_a_reset_keeps_every_backup(path: Path) -> None:
     assert len(list(path.parent.glob("config.json.*"))) == 3
 
 
-def _set_one(path: str, number: int) -> None:
-    update({"dataset_mappings": {f"name{number}": "digits"}}, path=Path(path))
+SET_ONE = """
+import sys
+from pathlib import Path
+from decloud_trainer.config import update
+for number in range(5):
+    update({"dataset_mappings": {f"{sys.argv[2]}{number}": "digits"}}, path=Path(sys.argv[1]))
+"""
 
 
 def test_writers_at_the_same_time_lose_nothing(path: Path) -> None:
-    """Eight processes each add one mapping; all are there."""
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_set_one, args=(str(path), n)) for n in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(20)
-    assert sorted(stored(path)["dataset_mappings"]) == [f"name{n}" for n in range(8)]
+    """Three processes each add five mappings; all are there."""
+    names = ("one", "two", "three")
+    writers = [subprocess.Popen([sys.executable, "-c", SET_ONE, str(path), name]) for name in names]
+    assert [writer.wait(20) for writer in writers] == [0, 0, 0]
+    found = sorted(stored(path)["dataset_mappings"])
+    assert found == sorted(f"{name}{number}" for name in names for number in range(5))
 
 
 SECRETS = [key for key, row in TABLE.items() if row.setting.secret]
