@@ -16,6 +16,7 @@ from decloud_trainer import config as settings_file
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.files import log_dir, make_private_dir, write_atomic
 from decloud_trainer.masking import masked
+from decloud_trainer.migration import KEPT
 
 EXIT_CODE = 3
 KEPT_REPORTS = 20
@@ -56,9 +57,11 @@ def configured_secrets(environ: Mapping[str, str]) -> list[str]:
         values = settings_file.read_file(settings_file.config_path())
     except DecloudError:
         values = {}
+    kept = values.get(KEPT)  # what an earlier kit's file had
     found = [
         str(value)
-        for name, value in values.items()
+        for group in (values, kept if isinstance(kept, dict) else {})
+        for name, value in group.items()
         if _SECRET_NAME.search(name) and not name.endswith("_path")
     ]
     for row in settings_file.TABLE.values():

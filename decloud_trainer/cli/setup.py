@@ -15,7 +15,7 @@ from decloud_trainer import config as settings_file
 from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import folded
 from decloud_trainer.config import NETWORKS, Settings
-from decloud_trainer.errors import DecloudError, SettingsError
+from decloud_trainer.errors import DecloudError, SettingsError, WalletError
 from decloud_trainer.files import home_dir, make_private_dir
 from decloud_trainer.money import format_sol
 
@@ -237,7 +237,25 @@ def _write(answers: Mapping[str, Any], wallet: str | None) -> None:
             click.echo("  Back this file up: it is the only key to what the wallet will hold.")
         changes["keypair_path"] = str(path)
         changes["private_key"] = ""
+    if "private_key" in changes:
+        _keep_old_key(changes["private_key"])
     settings_file.update(changes)
+
+
+def _keep_old_key(new: str) -> None:
+    """A key that the configuration is about to lose may hold money: it gets a file first."""
+    from decloud_trainer.chain.wallet import import_keypair_file, load_wallet
+
+    old = str(settings_file.read_file(settings_file.config_path()).get("private_key") or "")
+    if not old or old == new:
+        return
+    try:
+        pubkey = load_wallet(environ={}, private_key=old).pubkey
+    except WalletError:
+        return  # what isn't a key holds nothing
+    path = make_private_dir(home_dir()) / f"wallet-{pubkey[:8]}.json"
+    import_keypair_file(path, old)
+    click.echo(f"\nthe key of {pubkey} leaves the configuration; it is kept in {path}")
 
 
 def _report() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from solders.keypair import Keypair
 from terminal import run
 
 # A process has Ctrl-C only with a terminal that is its own.
@@ -132,3 +133,17 @@ def test_ctrl_c_changes_nothing(own_home: Path) -> None:
     assert "interrupted" in wizard.shown
     assert (own_home / "decloud" / "config.json").read_bytes() == before
     assert not (own_home / "decloud" / "wallet.json").exists()
+
+
+def test_setup_never_loses_a_key() -> None:
+    """A key in the configuration gets a file of its own before another wallet takes its place."""
+    keypair = Keypair()
+    key, pubkey = str(keypair), str(keypair.pubkey())
+    assert run("config", "--set", "private_key=-", stdin=key).code == 0
+    done = run("setup", "--non-interactive", "--network", "localnet", "--wallet", "create")
+    assert done.code == 0, done.err
+    kept = Path(os.environ["DECLOUD_HOME"]) / f"wallet-{pubkey[:8]}.json"
+    assert str(kept) in done.out
+    assert key not in done.out
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert run("--keypair", str(kept), "wallet", "show", "--json").json["address"] == pubkey
