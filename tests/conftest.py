@@ -1,4 +1,4 @@
-"""Guards for all tests: no home folder, no keys from the environment, no address off this machine."""
+"""Guards for all tests: no home folder, no keys from the environment, no other machine."""
 
 from __future__ import annotations
 

@@ -462,8 +462,9 @@ def _training_report(result: Mapping[str, Any], facts: Facts) -> str:
         preview = "score unknown: the scored dataset isn't here"
     else:
         preview = f"preview {facts.preview_before:.2f} % -> {facts.preview_after:.2f} %"
+    epochs = result["epochs"]
     return (
-        f"trained {result['epochs']} epoch{'s' * (result['epochs'] != 1)} in {result['seconds']:.1f} s "
+        f"trained {epochs} epoch{'s' * (epochs != 1)} in {result['seconds']:.1f} s "
         f"({result['samples_per_s']:,.0f} samples/s); {preview}"
     )
 
