@@ -27,6 +27,9 @@ REQUESTS_S = 0.3
 SWEEP_S = 24 * 3600.0
 # The longest sleep of the scheduler, so that a row written by someone else isn't overslept.
 LONGEST_SLEEP_S = 1.0
+# Steps at once beside those that train: months of rounds may be due together at the start, and
+# endpoints limit their callers.
+MOST_STEPS = 16
 # After trouble with the network, and after a failure that no step could record.
 NETWORK_PAUSE_S = 5.0
 FAILURE_PAUSE_S = 5.0
@@ -62,6 +65,7 @@ class Daemon:
         self._finish_at = finish_at
         self._any = scope.key(0)
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._most_steps = MOST_STEPS + engine.parts.terms.max_concurrent_rounds
         self._wake = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
 
@@ -139,6 +143,8 @@ class Daemon:
         while True:
             self._wake.clear()
             for entry in await self._journal(Journal.due, self._any, self._clock()):
+                if len(self._running) >= self._most_steps:
+                    break
                 if entry.row not in self._running and not self._engine.is_held(entry.key):
                     self._start(entry)
             active = await self._journal(Journal.active_ids, self._any)
@@ -146,7 +152,7 @@ class Daemon:
             self._followed.update(active)
             next_time = await self._journal(Journal.next_time, self._any, tuple(self._running))
             pause = LONGEST_SLEEP_S
-            if next_time is not None:
+            if next_time is not None and len(self._running) < self._most_steps:
                 pause = min(max(next_time - self._clock(), 0.02), LONGEST_SLEEP_S)
             await _wait(self._wake, pause)
 

@@ -94,6 +94,7 @@ async def test_a_round_that_passed_training_between_two_looks_is_let_go(tmp_path
         world.submit_as(other, number)
         world.warp(3601)
         world.take_back(number)
+        world.net.settle_slots()
         async with world.daemon() as running:
             entry = await running.until(number, State.LOST)
             assert "Validating" in entry.reason
