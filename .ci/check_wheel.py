@@ -35,7 +35,8 @@ def main() -> None:
         "data/models": 1,
     }
     for folder, count in expected.items():
-        loaded = [found.name for found in package.joinpath(folder).iterdir() if check(found)]
+        entries = [found for found in package.joinpath(folder).iterdir() if found.is_file()]
+        loaded = [found.name for found in entries if check(found)]
         assert len(loaded) == count, f"{folder}: {loaded}"
         print(f"{folder}: {', '.join(sorted(loaded))}")
     print("the wheel holds every file that it needs")
