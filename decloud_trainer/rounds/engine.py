@@ -22,6 +22,7 @@ from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import RoundStatus
 from decloud_trainer.rounds.parts import Move, Parts, Wait
 from decloud_trainer.rounds.path import Path
+from decloud_trainer.rounds.tidy import discard_artifact, prune_models
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,9 @@ class Engine:
             Journal.move, entry, move.state, move.reason, move.facts, until=until
         )
         self.parts.gate.moved(after.key.round_id, after.state)
+        if after.state.is_final:
+            await asyncio.to_thread(discard_artifact, after.facts)
+            await asyncio.to_thread(prune_models, self.parts.models_dir)
         self._tell(after, moved=True, problem=problem)
         return after
 
