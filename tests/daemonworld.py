@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
+from unittest.mock import patch
 
 from aiohttp import web
 from localchain import SOL, LocalChain, local_chain
@@ -36,6 +37,8 @@ from decloud_trainer.localnet.ledger import Commitment
 from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import Part, PinStore
 from decloud_trainer.localnet.program.image import Params
+from decloud_trainer.rounds import daemon as daemon_module
+from decloud_trainer.rounds import steps as steps_module
 from decloud_trainer.rounds.daemon import Daemon
 from decloud_trainer.rounds.engine import Engine, Told
 from decloud_trainer.rounds.entry import Entry, State
@@ -330,17 +333,27 @@ async def a_world(
     pin, _ = store.add([Part((), model)], V1, network="public", name="model")
     home = folder / "home"
     home.mkdir()
-    async with local_chain(generation, params=Params(**params)) as net:
-        runner = web.AppRunner(
-            make_pin_app(store, faults=net.faults), access_log=None, shutdown_timeout=0.1
-        )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    with (
+        patch.multiple(daemon_module, REQUESTS_S=0.05, LONGEST_SLEEP_S=0.1),
+        patch.object(steps_module, "PHASE_LOOK_S", 0.1),
+    ):
+        async with (
+            local_chain(generation, params=Params(**params)) as net,
+            served(make_pin_app(store, faults=net.faults)) as url,
+        ):
             yield World(net, home, url, store, pin.cid)
-        finally:
-            await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[str]:
+    """The base URL of an application on loopback."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 class ScriptedJobs:

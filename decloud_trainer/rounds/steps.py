@@ -49,6 +49,8 @@ RECHECK_S = 30.0
 LONGEST_RECHECK_S = 3600.0
 # A read that contradicts what we know is probably an old answer: look again so soon.
 LOOK_AGAIN_S = 2.0
+# While training: between two looks whether the journal has heard that the round is over.
+PHASE_LOOK_S = 1.0
 # Kept free before submit_deadline for pinning and landing the submission: at most this, and at
 # most this part of what is left.
 SUBMIT_MARGIN_S = 45.0
@@ -406,7 +408,7 @@ async def _end_of_training_phase(parts: Parts, entry: Entry) -> Round:
         RoundStatus.CANCELLED,
     )
     while True:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(PHASE_LOOK_S)
         with contextlib.suppress(DecloudError):  # a look that fails says nothing
             row = await parts.journal(Journal.entry, entry.key)
             told = row is not None and row.round is not None and row.round.status in over
