@@ -6,14 +6,14 @@ import base64
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import base58
 from solders.address_lookup_table_account import AddressLookupTable
 from solders.clock import Clock
 from solders.hash import Hash
 from solders.litesvm import LiteSVM
-from solders.message import Message, MessageV0, MessageV1
+from solders.message import MessageV0
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
@@ -22,7 +22,11 @@ from decloud_trainer.errors import SettingsError
 from decloud_trainer.localnet.accounts import CLOSED, Account
 from decloud_trainer.localnet.failures import Failure, failure
 
-AnyMessage = Message | MessageV0 | MessageV1
+if TYPE_CHECKING:
+    # An older solders, which `Machine` refuses by name, has no MessageV1.
+    from solders.message import Message, MessageV1
+
+    AnyMessage = Message | MessageV0 | MessageV1
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,8 +218,9 @@ class _PinApi:
 
     async def _receive(self, request: web.Request, folder: Path) -> _Upload:
         """Write the request's files to `folder` under names of our own."""
-        if (request.content_length or 0) > self._max_bytes + _MAX_FIELD_BYTES:
-            raise self._too_large()
+        size = request.content_length or 0
+        if size > self._max_bytes + _MAX_FIELD_BYTES:
+            raise self._too_large(size)
         if request.content_type != "multipart/form-data":
             raise _refusal(web.HTTPBadRequest, "INVALID_BODY", "multipart/form-data is expected")
         upload, left = _Upload({}, []), self._max_bytes
@@ -247,14 +248,14 @@ class _PinApi:
             while chunk := await part.read_chunk(_CHUNK_BYTES):
                 written += len(chunk)
                 if written > left:
-                    raise self._too_large()
+                    raise self._too_large(written)
                 file.write(chunk)
         return written
 
-    def _too_large(self) -> web.HTTPException:
+    def _too_large(self, size: int) -> web.HTTPException:
         body = _error_body("FILE_TOO_LARGE", f"at most {self._max_bytes} bytes are accepted")
         return web.HTTPRequestEntityTooLarge(
-            self._max_bytes, text=body, content_type="application/json"
+            self._max_bytes, size, text=body, content_type="application/json"
         )
 
 
