@@ -1,0 +1,298 @@
+"""What ``setup`` asks at a terminal or of a pipe. Nothing is written here."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decloud_trainer import config as settings_file
+from decloud_trainer import presets
+from decloud_trainer.cli.output import folded
+from decloud_trainer.config import NETWORKS, Settings
+from decloud_trainer.errors import DecloudError, SettingsError, WalletError
+from decloud_trainer.files import home_dir
+from decloud_trainer.money import format_sol
+
+WALLETS = ("cli", "create", "key", "keep")
+# Words besides the names of presets.
+AUTO, NONE = "auto", "none"
+
+
+@dataclass(slots=True)
+class Answers:
+    """What is to become true once everything is answered.
+
+    Attributes:
+        settings: key -> value, each checked by itself.
+        wallet: one of `WALLETS`; None: as it is.
+        preset: its name, or `NONE`; None: as it is.
+        key: a secret key that gets a keypair file; empty for none.
+    """
+
+    settings: dict[str, Any]
+    wallet: str | None
+    preset: str | None
+    key: str = field(default="", repr=False)
+
+
+def ask_all(answers: Answers, now: Settings) -> None:
+    """Ask what wasn't given.
+
+    Raises:
+        SettingsError: standard input is no terminal, and ended before the last question.
+    """
+    click.echo(
+        "DECLOUD trainer setup. Enter takes the value in [brackets]; Ctrl-C changes\nnothing.\n"
+    )
+    try:
+        _ask(answers, "network", f"1. Network ({', '.join(NETWORKS)})", now.network)
+        _ask_wallet(answers, now)
+        defaults = _ask_preset(answers, now)
+        _ask_rounds(answers, defaults)
+        _ask_pins(answers, now)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo()
+        raise SettingsError(
+            "standard input ended before the last question; nothing was changed",
+            hint="`setup --non-interactive` takes options and the present values instead",
+        ) from None
+
+
+def _ask(answers: Answers, key: str, question: str, default: str) -> None:
+    """Ask until the answer is one that the setting takes."""
+    while key not in answers.settings:
+        text = click.prompt(question, default=default)
+        if key == "datasets" and text.strip().lower() == "any":
+            text = ""
+        try:
+            settings_file.parse(key, text, "that")
+        except SettingsError as error:
+            click.echo(folded("   ", error.message.removeprefix("that: ")))
+        else:
+            answers.settings[key] = text
+
+
+# The wallet
+
+
+def new_wallet_path() -> Path:
+    return home_dir() / "wallet.json"
+
+
+def solana_cli_path() -> Path:
+    """Where the Solana CLI keeps its key unless told otherwise."""
+    return Path(settings_file.TABLE["keypair_path"].default).expanduser()
+
+
+def _ask_wallet(answers: Answers, now: Settings) -> None:
+    kept = _present_wallet(now)
+    standard = solana_cli_path()
+    click.echo("\n2. Wallet. Keys are not encrypted: they are in files that you alone can read")
+    click.echo("   (mode 0600).")
+    if answers.wallet is None:
+        found = f" (found {standard})" if standard.exists() else ""
+        click.echo(folded("   cli     ", f"a Solana CLI keypair file{found}"))
+        click.echo(folded("   create  ", "a new wallet in the program's own folder"))
+        click.echo(folded("   key     ", "import a private key (base58, or the JSON list)"))
+        click.echo(folded("   keep    ", f"leave it as it is: {kept or 'there is none'}"))
+    given = answers.wallet
+    while True:
+        choice = given or _wallet_choice(now, kept)
+        if choice != "create" or new_wallet_path().exists() or _is_backup_promised():
+            break
+    answers.wallet = choice
+    if choice == "cli" and "keypair_path" not in answers.settings:
+        default = str(standard) if standard.exists() else now.keypair_path
+        answers.settings["keypair_path"] = _ask_keypair_path(default)
+    if choice == "key" and not answers.settings.get("private_key"):
+        answers.key = _ask_key()
+
+
+def _present_wallet(now: Settings) -> str:
+    """The address of the wallet that would be used without any answer; empty for none."""
+    from decloud_trainer.wiring import wallet_of
+
+    try:
+        return wallet_of(now, None).pubkey
+    except WalletError:
+        return ""
+
+
+def _wallet_choice(now: Settings, kept: str) -> str:
+    is_cli = not now.private_key and Path(now.keypair_path).expanduser() == solana_cli_path()
+    default = "create" if not kept else "cli" if is_cli else "keep"
+    return str(
+        click.prompt("   Choice", type=click.Choice(WALLETS), default=default, show_choices=False)
+    )
+
+
+def _is_backup_promised() -> bool:
+    click.echo(folded("   The new key will be in ", str(new_wallet_path()), indent=3))
+    text = (
+        "That file is the only key to what the wallet will hold: whoever has it can take "
+        "everything, and nobody can restore it for you. Copy it to a safe place before you "
+        "send money to the wallet."
+    )
+    click.echo(folded("   ", text))
+    answer = click.prompt("   Type yes to confirm that you will back it up", default="no")
+    return str(answer).strip().lower() in ("yes", "y")
+
+
+def _ask_keypair_path(default: str) -> str:
+    from decloud_trainer.chain.wallet import read_keypair_file
+
+    while True:
+        path = absolute(str(click.prompt("   Path", default=default)))
+        try:
+            read_keypair_file(Path(path))
+        except WalletError as error:
+            click.echo(folded("   ", error.message))
+        else:
+            return path
+
+
+def absolute(path: str) -> str:
+    """From here, so that it means the same wherever the daemon is started; ``~`` stays."""
+    return path if path.startswith("~") else str(Path(path).absolute())
+
+
+def _ask_key() -> str:
+    """A key that is one; what was typed is never repeated."""
+    from decloud_trainer.chain.wallet import load_wallet
+
+    while True:
+        text = hidden("   Private key (not shown)")
+        try:
+            found = load_wallet(environ={}, private_key=text)
+        except SettingsError as error:
+            click.echo(folded("   ", error.message.replace("the setting private_key", "that")))
+        else:
+            click.echo(folded("   The wallet is ", found.pubkey, indent=3))
+            return text
+
+
+def hidden(question: str) -> str:
+    """An answer that isn't shown; from a pipe, which shows nothing, simply the next line."""
+    return str(click.prompt(question, hide_input=sys.stdin.isatty()))
+
+
+# Rounds and training
+
+
+def _ask_preset(answers: Answers, now: Settings) -> Settings:
+    """The settings that the next questions have as their defaults."""
+    click.echo("\n3. Which rounds to take. A preset fills in the answers to come.")
+    if answers.preset is None:
+        answers.preset = _preset_choice(answers, now)
+    elif answers.preset == AUTO:
+        answers.preset = fitting_preset(answers, now, is_measured=True)
+    if answers.preset in (None, NONE):
+        return now
+    values = presets.load(answers.preset).values
+    return settings_file.load(preset=(answers.preset, values)).settings
+
+
+def _preset_choice(answers: Answers, now: Settings) -> str | None:
+    """A preset's name or `NONE`; None for what is there already."""
+    is_measured = answers.settings["network"] != "localnet" and click.confirm(
+        "   Measure how fast this machine trains (about 3 s; Enter skips it)?"
+    )
+    fitting = fitting_preset(answers, now, is_measured=is_measured)
+    known = presets.names()
+    width = max(map(len, known))
+    for name in known:
+        click.echo(folded(f"   {name:<{width}}  ", _description(name)))
+    click.echo(folded(f"   {NONE:<{width}}  ", "the answers to come, as they are"))
+    # Whoever has made choices without a preset, or since, keeps them.
+    present = now.preset if now.preset in known else NONE
+    default = present if settings_file.config_path().exists() else fitting
+    choice = str(
+        click.prompt(
+            "   Preset", type=click.Choice([*known, NONE]), default=default, show_choices=False
+        )
+    )
+    return None if choice == (now.preset or NONE) else choice
+
+
+def _description(name: str) -> str:
+    try:
+        return presets.load(name).description
+    except SettingsError as error:
+        return error.message
+
+
+def fitting_preset(answers: Answers, now: Settings, *, is_measured: bool) -> str:
+    """The preset for what this machine can do, said with its reason; `NONE` if none fits."""
+    from decloud_trainer.checks.machine import disk_check
+    from decloud_trainer.checks.proposal import proposed_preset
+
+    network = str(answers.settings.get("network", now.network))
+    speed = _measured_speed(now) if is_measured else None
+    disk = disk_check()
+    found = proposed_preset(network, speed, int(disk.numbers["free_bytes"]))
+    click.echo(folded("   Disk:    ", disk.text))
+    click.echo(folded("   Fitting: ", f"{found.preset or 'no preset'} ({found.reason})"))
+    return found.preset or NONE
+
+
+def _measured_speed(now: Settings) -> float | None:
+    from decloud_trainer.checks.machine import measure_device
+
+    click.echo("   Measuring; about 3 s ...")
+    try:
+        found = asyncio.run(measure_device(now))
+    except DecloudError as error:
+        click.echo(folded("   Speed:   ", f"not measured: {error.message}"))
+        return None
+    speed = float(found["samples_per_s"])
+    text = f"{found['device']}, {found['threads']} threads: {speed:,.0f} samples/s"
+    click.echo(folded("   Speed:   ", text))
+    return speed
+
+
+def _ask_rounds(answers: Answers, defaults: Settings) -> None:
+    _ask(
+        answers,
+        "datasets",
+        "   Datasets, by comma (any: all trainable)",
+        ",".join(defaults.datasets) or "any",
+    )
+    least = format_sol(defaults.min_reward_lamports).removesuffix(" SOL")
+    most = format_sol(defaults.max_reward_lamports).removesuffix(" SOL")
+    _ask(answers, "min_reward", "   Least reward in SOL", least)
+    _ask(answers, "max_reward", "   Greatest reward in SOL (0: unlimited)", most)
+    click.echo("\n4. Training")
+    _ask(answers, "epochs", "   Epochs per round", str(defaults.epochs))
+    parallel = str(defaults.max_concurrent_rounds)
+    _ask(answers, "max_concurrent_rounds", "   Rounds at once", parallel)
+
+
+# IPFS
+
+
+def _ask_pins(answers: Answers, now: Settings) -> None:
+    if answers.settings["network"] == "localnet":
+        click.echo("\n5. IPFS: the local network has its own pin service")
+        return
+    click.echo("\n5. IPFS (Pinata), where gradients are uploaded: https://app.pinata.cloud/keys")
+    known = now.pinata_jwt or (now.pinata_api_key and now.pinata_secret_key)
+    if known:
+        click.echo("   There are credentials; skip keeps them.")
+    choice = click.prompt(
+        "   jwt, keys (API key and secret) or skip",
+        type=click.Choice(["jwt", "keys", "skip"]),
+        default="skip" if known else "jwt",
+        show_choices=False,
+    )
+    if choice == "jwt":
+        answers.settings["pinata_jwt"] = hidden("   JWT (not shown)")
+    if choice == "keys":
+        answers.settings["pinata_api_key"] = hidden("   API key (not shown)")
+        answers.settings["pinata_secret_key"] = hidden("   API secret (not shown)")

@@ -1,0 +1,129 @@
+"""The end of ``setup``: what is configured now, whether it works, and the one next command."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from decloud_trainer import config as settings_file
+from decloud_trainer.cli.config_view import shown_text
+from decloud_trainer.cli.output import folded, print_table
+from decloud_trainer.config import Loaded, Settings
+from decloud_trainer.errors import DecloudError, NetworkError, WalletError
+from decloud_trainer.money import format_sol
+
+if TYPE_CHECKING:
+    from decloud_trainer.chain.wallet import Wallet
+
+START = "decloud-trainer start"
+
+
+def report(before: Loaded) -> None:
+    """Show the configuration, and try what can be tried without spending anything."""
+    from decloud_trainer.wiring import home_is_held, wallet_of
+
+    loaded = settings_file.load()
+    settings = loaded.settings
+    _show_settings(before, loaded)
+    click.echo(folded("\nsaved:   ", str(loaded.path), indent=9))
+    click.echo(folded("         ", "readable by you alone (mode 0600); keys are not encrypted"))
+    if home_is_held():
+        click.echo(folded("note:    ", "the daemon that is running takes this at its next start"))
+    try:
+        wallet = wallet_of(settings, None)
+    except WalletError as error:
+        click.echo(folded("wallet:  ", error.message))
+        lacking = "decloud-trainer wallet new"
+        _try_pins(settings)
+    else:
+        _show_wallet(wallet)
+        lacking = _try_chain(settings, wallet.pubkey)
+        pins = _try_pins(settings)
+        lacking = lacking or pins
+    click.echo(f"next:    {lacking or START}")
+
+
+def _show_settings(before: Loaded, after: Loaded) -> None:
+    """All that isn't the default, and what each changed value was."""
+    old, new = settings_file.shown_values(before), settings_file.shown_values(after)
+    rows = []
+    for key, row in settings_file.TABLE.items():
+        default = row.setting.kind.show(row.default)
+        if new[key] != old[key]:
+            rows.append([key, shown_text(new[key]), shown_text(old[key])])
+        elif new[key] != default:
+            rows.append([key, shown_text(new[key]), ""])
+    click.echo()
+    if rows:
+        print_table(["Setting", "Value", "Was"], rows)
+        click.echo("Everything else has its default: decloud-trainer config --show")
+    else:
+        click.echo("Every setting has its default: decloud-trainer config --show")
+
+
+def _show_wallet(wallet: Wallet) -> None:
+    click.echo(folded("wallet:  ", wallet.pubkey))
+    click.echo(folded("         from ", wallet.source, indent=9))
+    for warning in wallet.warnings:
+        click.echo(folded("note:    ", warning))
+
+
+def _try_chain(settings: Settings, pubkey: str) -> str:
+    """Show the balance and what a round costs; the command that mends what is lacking, if any."""
+    is_local = settings.network == "localnet"
+    try:
+        balance, cost, least = asyncio.run(_balance(settings, pubkey))
+    except DecloudError as error:
+        click.echo(folded("balance: ", f"not known: {error.message}"))
+        is_down = is_local and isinstance(error, NetworkError)
+        return "decloud-trainer localnet up" if is_down else ""
+    text = f"{format_sol(balance)}; a round costs {format_sol(cost)}"
+    click.echo(folded("balance: ", text))
+    if balance >= cost + least:
+        return ""
+    if is_local:
+        return f"decloud-trainer localnet airdrop {pubkey} 1"
+    text = f"that is too little for a round ({format_sol(least)} must stay in a wallet)"
+    click.echo(folded("hint:    ", f"{text}: {_funding(settings.network)}"))
+    return ""
+
+
+def _funding(network: str) -> str:
+    """How to get money on a public network."""
+    if network in ("devnet", "testnet"):
+        return f"get free {network} SOL for this address at https://faucet.solana.com"
+    return "send some SOL to this address"
+
+
+async def _balance(settings: Settings, pubkey: str) -> tuple[int, int, int]:
+    """What the wallet holds, what a round costs, and what must stay in the wallet; lamports."""
+    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
+    from decloud_trainer.wiring import open_chain
+
+    async with open_chain(settings, pubkey) as (chain, _):
+        balance, costs = await chain.balance(), await chain.costs()
+    return balance, total_costs(costs), WALLET_MINIMUM_LAMPORTS
+
+
+def _try_pins(settings: Settings) -> str:
+    """Try the credentials; the command that sets others if there are none or they are refused."""
+    from decloud_trainer.wiring import pin_service_of
+
+    mending = "decloud-trainer config --set pinata_jwt=-"
+    service = pin_service_of(settings)
+    if service is None:
+        text = "no Pinata credentials: gradients can't be uploaded yet"
+        click.echo(folded("IPFS:    ", text))
+        return mending
+    try:
+        service.check()
+    except NetworkError as error:
+        click.echo(folded("IPFS:    ", f"not known: {error.message}"))
+    except DecloudError as error:
+        click.echo(folded("IPFS:    ", error.message))
+        return mending
+    else:
+        click.echo(folded("IPFS:    ", "the pin service accepts the credentials"))
+    return ""
