@@ -10,6 +10,7 @@ import click
 
 from decloud_trainer.cli.output import (
     JSON_OPTION,
+    console,
     folded,
     print_json,
     print_pairs,
@@ -92,9 +93,7 @@ class _Timeline:
     """Events as they come, with the seconds since the start; a status line that moves."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(highlight=False)
+        self._console = console()
         self._status = self._console.status(
             "starting a local network ...", spinner="dots" if shows_signs() else "line"
         )

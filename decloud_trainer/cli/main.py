@@ -88,9 +88,10 @@ class _Commands(click.Group):
 )
 @click.option("--keypair", type=click.Path(), help="Keypair file to use instead of the settings'.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more, and show where an error came from.")
+@click.option("--no-color", is_flag=True, help="No colours, as with NO_COLOR in the environment.")
 @click.version_option(__version__, prog_name="decloud-trainer")
 @click.pass_context
-def cli(ctx: click.Context, keypair: str | None, verbose: bool) -> None:
+def cli(ctx: click.Context, keypair: str | None, verbose: bool, no_color: bool) -> None:
     """Earn rewards on the DECLOUD network by training models on this machine.
 
     \b
@@ -98,6 +99,8 @@ def cli(ctx: click.Context, keypair: str | None, verbose: bool) -> None:
       decloud-trainer demo
     """
     ctx.obj = {"keypair": keypair, "verbose": verbose}
+    if no_color:
+        ctx.color = False  # which commands' contexts inherit; see `output.shows_colors`
     _take_over_settings()
 
 

@@ -10,9 +10,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
@@ -74,10 +77,34 @@ def sign(emoji: str, plain: str = "") -> str:
     return f"{emoji} " if shows_signs() else plain
 
 
+def is_dumb() -> bool:
+    """Whether the terminal can only write on, line below line."""
+    return os.name == "posix" and os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+
+
+def shows_colors() -> bool:
+    """Whether standard output is a terminal with colours, and its user wants them: the one place
+    that decides it. Other means of emphasis count as colours."""
+    context = click.get_current_context(silent=True)
+    forbidden = context is not None and context.color is False
+    return sys.stdout.isatty() and not (forbidden or os.environ.get("NO_COLOR") or is_dumb())
+
+
 def styled(text: str, color: str) -> str:
-    """The text in a colour, where a terminal shows colours and its user wants them."""
-    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return click.style(text, fg=color) if wanted and os.environ.get("TERM") != "dumb" else text
+    """The text in a colour, where colours are shown."""
+    return click.style(text, fg=color) if shows_colors() else text
+
+
+def console() -> Console:
+    """For what rich draws."""
+    from rich.console import Console
+
+    # A pipe has no width: never fold what a script or a log may read.
+    return Console(
+        color_system="auto" if shows_colors() else None,
+        width=None if sys.stdout.isatty() else 200,
+        highlight=False,
+    )
 
 
 def time_left(deadline: int, now: float) -> str:
@@ -98,17 +125,20 @@ def clock_time(at: float) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people; plain text when it isn't going to a terminal."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table for people; plain text when it isn't going to a terminal.
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    On a narrow terminal cells go on below; nothing is cut off.
+    """
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    headers = [Column(name, overflow="fold") for name in columns]
+    table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*row)
-    # A pipe has no width: never fold what a script or a log may read.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    with console.capture() as printed:
-        console.print(table)
+        table.add_row(*map(Text, row))
+    drawing = console()
+    with drawing.capture() as printed:
+        drawing.print(table)
     for line in printed.get().splitlines():
         click.echo(line.rstrip())
 
