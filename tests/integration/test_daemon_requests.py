@@ -87,6 +87,7 @@ async def test_a_round_that_cannot_be_joined_is_not_joined_on_request_either(
         world.join_as(other, number)
         await running.until(number, State.JOINED)
         closed = world.open(dataset_index=24)
+        await running.until(closed, State.SKIPPED)  # it is on chain for the daemon, too
         assert (await ask(running, "join", closed))[0] == "taken"
         entry = await running.until_reason(closed, "Dataset not found")
         assert entry.state is State.SKIPPED
