@@ -266,7 +266,11 @@ async def run_once(engine: Engine, scope: Scope) -> None:
 
 
 async def run_until(engine: Engine, entry: Entry, arrived: Callable[[Entry], bool]) -> Entry:
-    """Advance one row, without a daemon, until it has arrived or is final."""
+    """Advance one row, without a daemon, until it has arrived or is final.
+
+    Raises:
+        PinRefused, InsufficientFunds: it is stuck until the user does something.
+    """
     journal = engine.parts.journal
     while not arrived(entry) and not entry.state.is_final:
         pause = entry.not_before - engine.parts.clock()
@@ -283,5 +287,5 @@ async def run_until(engine: Engine, entry: Entry, arrived: Callable[[Entry], boo
             assert reread is not None, "rows never vanish"
             entry = reread
             continue
-        entry = await engine.advance(entry)
+        entry = await engine.advance(entry, watched=True)
     return entry

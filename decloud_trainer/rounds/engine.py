@@ -12,8 +12,10 @@ from decloud_trainer.errors import (
     ContentMismatch,
     CorruptionError,
     DecloudError,
+    InsufficientFunds,
     JobFailed,
     LayoutError,
+    PinRefused,
     TrainingError,
     UntrustedData,
 )
@@ -83,14 +85,18 @@ class Engine:
         finally:
             self._held.remove(key)
 
-    async def advance(self, entry: Entry) -> Entry:
+    async def advance(self, entry: Entry, *, watched: bool = False) -> Entry:
         """Run the row's next step and record its result; the row as it is then.
 
         An expected failure is recorded, and tried again later where that may help; cancelling
         is safe at any point.
 
+        Args:
+            watched: somebody waits for the result, and can mend what only people can.
+
         Raises:
             Busy: the row is in other hands.
+            PinRefused, InsufficientFunds: recorded, too; only when watched.
             DecloudError: the journal itself failed.
         """
         with self.hold(entry.key):
@@ -100,16 +106,19 @@ class Engine:
                 return current
             if current.state in (State.SEEN, State.SKIPPED):
                 async with self._deciding:
-                    return await self._run(current)
-            return await self._run(current)
+                    return await self._run(current, watched)
+            return await self._run(current, watched)
 
-    async def _run(self, entry: Entry) -> Entry:
+    async def _run(self, entry: Entry, watched: bool) -> Entry:
         try:
             result = await self.path.steps[entry.state](self.parts, entry)
         except CorruptionError:
             raise
         except DecloudError as error:
-            return await self._failed(entry, error)
+            after = await self._failed(entry, error)
+            if watched and isinstance(error, PinRefused | InsufficientFunds):
+                raise
+            return after
         except Exception as error:
             # A defect in one round's step must not stop the others: it is logged in full and
             # the step is tried again.

@@ -223,6 +223,18 @@ async def test_what_each_failure_does_to_each_state(world: World, state: State) 
         assert after.not_before > NOW or after.state.is_final, "no step may run without a pause"
 
 
+@pytest.mark.parametrize("kind", [errors.PinRefused, errors.InsufficientFunds])
+async def test_who_waits_hears_what_only_people_can_mend(
+    world: World, kind: type[DecloudError]
+) -> None:
+    """It is recorded as ever, to be tried again; and a command ends with it."""
+    engine = world.engine({State.TRAINED: failing(kind("no"))})
+    with pytest.raises(kind):
+        await engine.advance(await world.entry(State.TRAINED), watched=True)
+    after = await world.again()
+    assert (after.state, after.reason, after.failures) == (State.TRAINED, "no", 1)
+
+
 async def test_a_skipped_round_that_cannot_be_read_waits_long(world: World) -> None:
     """An account that doesn't decode isn't asked for again and again."""
     engine = world.engine({State.SKIPPED: failing(errors.LayoutError("strange"))})
