@@ -56,11 +56,14 @@ class LocalChain:
         return SolanaSender(self.rpc, self.wallet, found, pace=pace)
 
     def run(self, instruction: Instruction, payer: Keypair) -> Landed:
-        """Another actor's transaction, straight into the ledger; it must succeed."""
+        """Another actor's transaction, straight into the ledger; it must succeed.
+
+        It is confirmed when this returns: whoever reads the chain sees it."""
         blockhash = self.ledger.blockhash_at(Commitment.PROCESSED)
         message = Message.new_with_blockhash([instruction], payer.pubkey(), blockhash)
         landed = self.ledger.submit(VersionedTransaction(message, [payer]))
         assert landed.error is None, (landed.error, landed.meta["logMessages"])
+        self.ledger.advance_slot()
         return landed
 
     def settle_slots(self, slots: int = 9) -> None:
