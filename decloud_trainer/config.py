@@ -38,12 +38,17 @@ from decloud_trainer.kinds import (
     count,
     number,
 )
+from decloud_trainer.masking import masked
 from decloud_trainer.migration import KEPT, Migrated, migrated
 from decloud_trainer.names import dataset_key
 
 MAX_CONFIG_BYTES = 1 << 20
 
 NETWORKS = ("mainnet-beta", "devnet", "testnet", "localnet")
+
+
+# Hosted endpoints carry an API key in their path or query.
+ENDPOINTS = ("rpc_url", "ws_url")
 
 
 class Setting(NamedTuple):
@@ -477,11 +482,16 @@ def _write_raw(path: Path, raw: bytes) -> None:
 
 
 def shown_values(loaded: Loaded) -> dict[str, Any]:
-    """key -> JSON value, with secrets as ``(set)`` or an empty text, for people and scripts."""
+    """key -> JSON value, for people and scripts: secrets as ``(set)`` or an empty text, endpoints
+    without what may be an API key in them."""
     shown = {}
     for key, row in TABLE.items():
         value = getattr(loaded.settings, row.field)
-        shown[key] = (
-            ("(set)" if value else "") if row.setting.secret else row.setting.kind.show(value)
-        )
+        if row.setting.secret:
+            shown[key] = "(set)" if value else ""
+        elif key in ENDPOINTS and value:
+            host = masked(value)
+            shown[key] = value if host == value else f"{host}/(hidden)"
+        else:
+            shown[key] = row.setting.kind.show(value)
     return shown

@@ -345,3 +345,12 @@ def test_every_setting_is_described_and_survives_the_file(path: Path) -> None:
     assert load(path=path, environ=NOTHING).settings == settings
     assert all(len(row.setting.help) > 5 for row in TABLE.values())
     assert len(TABLE) == len(dataclasses.fields(Settings))
+
+
+def test_endpoints_are_shown_without_their_key() -> None:
+    """A hosted endpoint's URL holds an API key: its host is enough to recognise it."""
+    config.update({"rpc_url": "https://rpc.example.com/v2/0123456789?api-key=abcdef"})
+    shown = config.shown_values(config.load())
+    assert shown["rpc_url"] == "https://rpc.example.com/(hidden)"
+    config.update({"rpc_url": "http://127.0.0.1:8899"})
+    assert config.shown_values(config.load())["rpc_url"] == "http://127.0.0.1:8899"
