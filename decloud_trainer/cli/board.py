@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from decloud_trainer.cli.live import SIGNS, fraction
-from decloud_trainer.cli.output import clock_time, shows_signs, state_text, time_left
-from decloud_trainer.cli.showing import next_deadline
+from decloud_trainer.cli.live import REASON_COLUMN, SIGNS, fraction, mark_of
+from decloud_trainer.cli.output import (
+    clock_time,
+    console,
+    fitting,
+    folded,
+    sign,
+    state_text,
+    time_left,
+)
+from decloud_trainer.cli.showing import change, next_deadline
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
@@ -17,25 +26,32 @@ if TYPE_CHECKING:
 
     from decloud_trainer.rounds.engine import Told
     from decloud_trainer.rounds.entry import Entry
+    from decloud_trainer.rounds.journal import Journal, JournalThread
     from decloud_trainer.rounds.parts import Progress
 
 log = logging.getLogger(__name__)
+
+COLUMNS = ("Round", "Dataset", "Reward", "State", "Done", "Speed", "ETA", "Deadline")
+# What a narrow terminal does without, the first first.
+DISPENSABLE = ("Speed", "Reward", "Dataset", "ETA", "Done")
+BAR = 16
 
 
 class Board:
     """Shows events above, a table of the rounds in work below; logs the events."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
+    def __init__(self, drawing: Console | None = None) -> None:
         from rich.live import Live
 
         self._active: dict[int, Entry] = {}
         self._progress: dict[int, Mapping[str, Any]] = {}
         self._began = time.time()
         self._claimed = 0
-        self._console = console or Console(highlight=False)
+        self._to_book: asyncio.Queue[Entry] = asyncio.Queue()
+        self._net_lamports: dict[int, int] = {}  # by row
+        self._console = drawing or console()
         self._live = Live(
-            console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True
+            console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True
         )
 
     def __enter__(self) -> None:
@@ -60,40 +76,70 @@ class Board:
             self._claimed += state == "claimed"
         if state == "skipped" and not told.problem:
             return
-        mark = "⚠️ " if told.problem else SIGNS[state] if told.moved else "⏳"
+        # Any of these may have followed a transaction, a refused one as well.
+        self._to_book.put_nowait(entry)
         style = "red" if told.problem else "green" if state == "claimed" else ""
-        line = f"[{clock_time(told.at)}] {mark + ' ' if shows_signs() else ''}round #{number} "
-        self._console.print(Text(line + state_text(said, entry.reason), style=style))
+        prefix = f"[{clock_time(told.at)}] {mark_of(told)}round #{number} "
+        line = folded(prefix, state_text(said, entry.reason), indent=REASON_COLUMN)
+        self._console.print(Text(line, style=style), soft_wrap=True)
 
     def progress(self, told: Progress, now: float) -> None:
         self._progress[told.round_id] = told.values
+
+    async def keep_book(self, journal: JournalThread) -> None:
+        """Keep this session's earnings as the journal has them, for ever."""
+        while True:
+            entry = await self._to_book.get()
+            net = await journal(net_lamports, entry, self._began)
+            self._net_lamports[entry.row] = net
+
+    def _view(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        minutes = (time.time() - self._began) / 60
+        span = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.0f} min"
+        rounds = "1 round" if len(self._active) == 1 else f"{len(self._active)} rounds"
+        caption = (
+            f"{rounds} in work; session of {span}: {self._claimed} claimed, "
+            f"{change(sum(self._net_lamports.values()))} net; Ctrl-C ends it"
+        )
+        return Group(*([self._table()] if self._active else []), Text(caption, style="italic"))
 
     def _table(self) -> RenderableType:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, expand=False, show_header=bool(self._active))
-        for column in ("Round", "Dataset", "Reward", "State", "", "Speed", "ETA", "Deadline"):
-            table.add_column(column, no_wrap=True)
-        for number, entry in sorted(self._active.items()):
-            values = self._progress.get(number, {})
-            done = fraction(values)
-            speed, eta = values.get("samples_per_s"), values.get("eta_s")
-            seen = entry.round
-            table.add_row(
-                f"#{number}",
-                str(seen.dataset) if seen else "",
-                format_sol(seen.reward_lamports) if seen else "",
-                entry.state.value,
-                "" if done is None else ProgressBar(total=1.0, completed=done, width=16),
-                f"{speed:.0f}/s" if speed else "",
-                f"{eta:.0f} s" if eta is not None else "",
-                time_left(next_deadline(seen), time.time()) if seen else "",
-            )
-        hours = (time.time() - self._began) / 3600
-        table.caption = (
-            f"{len(self._active)} rounds in work, {self._claimed} claimed in this session "
-            f"of {hours:.1f} h; Ctrl-C ends it"
-        )
-        table.caption_justify = "left"
+        rows = [self._row(number, entry) for number, entry in sorted(self._active.items())]
+        columns = {name: [row[name] for row in rows] for name in COLUMNS}
+        shown = fitting(columns, DISPENSABLE, self._console.width)
+        table = Table(box=None, pad_edge=False, expand=False)
+        for name in shown:
+            table.add_column(name, no_wrap=True)
+        for row, number in zip(rows, sorted(self._active), strict=True):
+            done = fraction(self._progress.get(number, {}))
+            bar = "" if done is None else ProgressBar(total=1.0, completed=done, width=BAR)
+            table.add_row(*(bar if name == "Done" else row[name] for name in shown))
         return table
+
+    def _row(self, number: int, entry: Entry) -> dict[str, str]:
+        values, seen = self._progress.get(number, {}), entry.round
+        speed, eta = values.get("samples_per_s"), values.get("eta_s")
+        return {
+            "Round": f"#{number}",
+            "Dataset": str(seen.dataset) if seen else "",
+            "Reward": format_sol(seen.reward_lamports) if seen else "",
+            "State": sign(SIGNS[entry.state.value]) + entry.state.value,
+            "Done": " " * BAR,
+            "Speed": f"{speed:.0f}/s" if speed else "",
+            "ETA": f"{eta:.0f} s" if eta is not None else "",
+            "Deadline": time_left(next_deadline(seen), time.time()) if seen else "",
+        }
+
+
+def net_lamports(journal: Journal, entry: Entry, since: float) -> int:
+    """Rewards less rent and fees, of the round's transactions from then on (unix seconds)."""
+    from decloud_trainer.rounds.ledger import lines, totals
+
+    book = lines(journal.intents(entry))
+    return totals(line for line in book if line.at >= since).net_lamports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from decloud_trainer import config as settings_file
 from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import (
     JSON_OPTION,
+    fitting,
     folded,
     print_json,
     print_table,
     sign,
+    terminal_width,
     time_left,
 )
 from decloud_trainer.cli.showing import (
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 SORTS = ("id", "reward", "deadline", "trainers")
 WATCH_S = 5.0
+# Room for a verdict beside the other columns; with less it stands below them.
+VERDICT_COLUMNS = 24
 
 LIST_EPILOG = """\b
 Examples:
@@ -154,23 +159,32 @@ def _show(rows: list[Row], now: float, network: str, as_json: bool) -> None:
     if not rows:
         click.echo(f"no such rounds on {network}")
         return
-    columns = ["Round", "Status", "Dataset", "Reward", "Trainers", "Time left", "Mine", "Take it?"]
-    print_table(
-        columns,
-        [
-            [
-                str(row.round.id),
-                row.round.status.value,
-                str(row.round.dataset),
-                format_sol(row.round.reward_lamports),
-                f"{row.round.trainers_count}/{MOST_TRAINERS}",
-                time_left(next_deadline(row.round), now),
-                row.mine,
-                "yes" if row.joinable else f"no: {row.verdict}" if row.verdict else "",
-            ]
-            for row in rows
-        ],
-    )
+    columns = {
+        "Round": [str(row.round.id) for row in rows],
+        "Status": [row.round.status.value for row in rows],
+        "Dataset": [str(row.round.dataset) for row in rows],
+        "Reward": [format_sol(row.round.reward_lamports) for row in rows],
+        "Trainers": [f"{row.round.trainers_count}/{MOST_TRAINERS}" for row in rows],
+        "Time left": [time_left(next_deadline(row.round), now) for row in rows],
+        "Mine": [row.mine for row in rows],
+    }
+    verdicts = [_verdict_text(row) for row in rows]
+    width = terminal_width() if sys.stdout.isatty() else None
+    roomy = {**columns, "Take it?": [" " * VERDICT_COLUMNS]}
+    if width is None or fitting(roomy, ("Take it?",), width) == list(roomy):
+        columns["Take it?"] = verdicts
+        print_table(list(columns), list(zip(*columns.values(), strict=True)))
+        return
+    names = fitting(columns, ("Mine", "Trainers"), width)
+    print_table(names, list(zip(*(columns[name] for name in names), strict=True)))
+    for row, verdict in zip(rows, verdicts, strict=True):
+        if verdict or row.mine:
+            click.echo(folded(f"round {row.round.id}: ", verdict or row.mine, indent=4))
+
+
+def _verdict_text(row: Row) -> str:
+    """Whether it would be taken, and if not, why."""
+    return "yes" if row.joinable else f"no: {row.verdict}" if row.verdict else ""
 
 
 async def _rows(

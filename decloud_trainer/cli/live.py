@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -75,28 +76,34 @@ class Teller:
             print_json(event_json(told))
             return
         self._wipe()
-        mark = sign("⚠️ " if told.problem else SIGNS[entry.state.value] if told.moved else "⏳")
-        prefix = f"[{clock_time(told.at)}] {mark}round #{entry.key.round_id} "
+        prefix = f"[{clock_time(told.at)}] {mark_of(told)}round #{entry.key.round_id} "
         click.echo(folded(prefix, state_text(state, entry.reason), indent=REASON_COLUMN))
 
     def progress(self, told: Progress, now: float) -> None:
         if self._as_json:
             print_json({"event": "progress", "round": told.round_id, **told.values})
             return
-        line = f"  round #{told.round_id}: {progress_text(told.values)}"
+        line = f"round #{told.round_id}: {progress_text(told.values)}"
         if sys.stdout.isatty():
             self._wipe()
-            line = line[: terminal_width() - 1]  # a line that wraps can't be redrawn
+            line = f"  {line}"[: terminal_width() - 1]  # a line that wraps can't be redrawn
             click.echo(line, nl=False)
             self._drawn = len(line)
         elif now - self._last_logged.get(told.round_id, 0.0) >= LOG_EVERY_S:
             self._last_logged[told.round_id] = now
-            click.echo(line)
+            click.echo(f"[{clock_time(time.time())}] {line}")
 
     def _wipe(self) -> None:
         if self._drawn:
             click.echo("\r" + " " * self._drawn + "\r", nl=False)
             self._drawn = 0
+
+
+def mark_of(told: Told) -> str:
+    """The event's emoji, where emoji can be shown."""
+    if told.problem:
+        return sign("⚠️ ")
+    return sign(SIGNS[told.entry.state.value] if told.moved else "⏳")
 
 
 def event_json(told: Told) -> dict[str, Any]:
@@ -145,7 +152,8 @@ def banner(
     *, wallet: str, balance: int, network: str, generation: str, settings: Mapping[str, Any]
 ) -> str:
     """The daemon's first lines."""
-    rule = "═" * 63 if sign("x") else "=" * 63
+    width = min(63, terminal_width()) if sys.stdout.isatty() else 63
+    rule = ("═" if sign("x") else "=") * width
     datasets = ", ".join(settings["datasets"]) or "any trainable"
     most = format_sol(settings["max_reward"]) if settings["max_reward"] else "unlimited"
     rows = {
@@ -162,12 +170,12 @@ def banner(
         rule,
         f"  {sign('🤖')}DECLOUD Trainer Daemon",
         rule,
-        f"  Wallet:  {wallet} ({format_sol(balance)})",
+        folded("  Wallet:  ", f"{wallet} ({format_sol(balance)})"),
         f"  Network: {network}",
         f"  Program: {generation}",
         "",
         f"  {sign('⚙️ ')}Settings:",
-        *(f"     {name + ':':<13} {value}" for name, value in rows.items()),
+        *(folded(f"     {name + ':':<13} ", str(value)) for name, value in rows.items()),
         rule,
     ]
     return "\n".join(lines)

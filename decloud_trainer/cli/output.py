@@ -27,7 +27,9 @@ def print_json(value: Any) -> None:
 
 def shows_signs() -> bool:
     """Whether standard output is a terminal that can show emoji."""
-    encoding = (getattr(sys.stdout, "encoding", "") or "").lower()
+    # What rich puts in front of it while it draws knows no encoding.
+    stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    encoding = (getattr(stream, "encoding", "") or "").lower()
     return sys.stdout.isatty() and encoding.replace("-", "") == "utf8"
 
 
@@ -54,17 +56,42 @@ def folded(prefix: str, text: str, *, indent: int | None = None) -> str:
         return prefix + text
     from rich.cells import cell_len
 
-    start = cell_len(prefix)
+    start = cell_len(prefix.lstrip("\n"))
     indent = start if indent is None else indent
+    width = max(terminal_width(), indent + 20)
+    words = text.split() or [""]
+    longest = max(map(len, words))
+    if indent + longest > width >= longest:
+        indent = width - longest
+    if start + len(words[0]) > width and indent < start:
+        start, prefix = indent, f"{prefix.rstrip(' ')}\n{' ' * indent}"
     lines = textwrap.wrap(
         text,
-        max(terminal_width(), indent + 20),
+        width,
         initial_indent=" " * start,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
     return prefix + "\n".join(lines)[start:]
+
+
+def fitting(
+    columns: Mapping[str, Sequence[str]], dispensable: Sequence[str], width: int
+) -> list[str]:
+    """The names of the columns that there is room for, in their order.
+
+    Args:
+        dispensable: what a narrow terminal does without, the first first.
+    """
+    from rich.cells import cell_len
+
+    kept = {name: max(map(cell_len, [name, *texts])) + 2 for name, texts in columns.items()}
+    for name in dispensable:
+        if sum(kept.values()) - 2 <= width:
+            break
+        kept.pop(name, None)
+    return list(kept)
 
 
 def state_text(state: str, reason: str) -> str:

@@ -8,14 +8,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from decloud_trainer.cli.notify import announced
-from decloud_trainer.cli.output import folded, print_json
+from decloud_trainer.cli.output import clock_time, folded, is_dumb, print_json
 from decloud_trainer.errors import DecloudError, NetworkError, SettingsError
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ async def run_session(session: Session) -> None:
     ) as trainer:
         trainer.engine.parts.gate.max_rounds = session.max_rounds
         await _greet(trainer, session, str(log_path), notes)
-        with output:
+        async with _shown(output, trainer):
             if session.once:
-                await run_once(trainer.engine, trainer.scope)
+                await _unless(until, run_once(trainer.engine, trainer.scope))
             else:
                 daemon = Daemon(
                     trainer.engine,
@@ -85,9 +85,24 @@ async def run_session(session: Session) -> None:
                 async with _guarded(trainer, until), _noted(trainer), listening:
                     await daemon.run(until)
         if not session.as_json:
-            click.echo("stopping; rounds go on where they are at the next start")
+            now = clock_time(time.time())
+            click.echo(f"[{now}] stopping; rounds go on where they are at the next start")
     if session.as_json:
         print_json({"event": "stopped"})
+
+
+async def _unless(until: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, unless the event comes first: then it is cut off, which is always safe."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(until.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def _ended_by_signals() -> asyncio.Event:
@@ -101,8 +116,8 @@ def _output(session: Session) -> Teller | Board:
     """The live view on a terminal that can show it, lines elsewhere."""
     from decloud_trainer.cli.live import Teller
 
-    is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    if session.as_json or session.plain or session.verbose or is_dumb or not sys.stdout.isatty():
+    is_plain = session.as_json or session.plain or session.verbose
+    if is_plain or is_dumb() or not sys.stdout.isatty():
         return Teller(as_json=session.as_json, quiet_skips=not session.verbose)
     from decloud_trainer.cli.board import Board
 
@@ -170,6 +185,22 @@ async def _guarded(trainer: Trainer, until: asyncio.Event) -> AsyncIterator[None
             guard.result()
     finally:
         guard.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _shown(output: Teller | Board, trainer: Trainer) -> AsyncIterator[None]:
+    """The output as long as the session, with its earnings where they are shown."""
+    from decloud_trainer.cli.board import Board
+
+    with output:
+        keeping = None
+        if isinstance(output, Board):
+            keeping = asyncio.create_task(output.keep_book(trainer.engine.parts.journal))
+        try:
+            yield
+        finally:
+            if keeping:
+                keeping.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -278,7 +309,10 @@ async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[
     click.echo(banner(**facts, settings=values))
     for note in notes:
         click.echo(folded("note: ", note))
-    click.echo(f"\n  {sign('👀')}Listening for rounds... (Ctrl+C to stop; log: {log_path})\n")
+    listening = folded(
+        f"  {sign('👀')}", f"Listening for rounds... (Ctrl+C to stop; log: {log_path})"
+    )
+    click.echo(f"\n{listening}\n")
 
 
 def _untrainable(trainer: Trainer) -> list[str]:

@@ -197,7 +197,8 @@ def _created() -> Path:
     else:
         create_keypair_file(path)
         click.echo(folded("\na new wallet: ", str(path), indent=2))
-        click.echo("  Back this file up: it is the only key to what the wallet will hold.")
+        text = "Back this file up: it is the only key to what the wallet will hold."
+        click.echo(folded("  ", text))
     return path
 
 
@@ -227,4 +228,5 @@ def _keep_old_key(new: str) -> None:
         return  # what isn't a key holds nothing
     path = make_private_dir(home_dir()) / f"wallet-{pubkey[:8]}.json"
     import_keypair_file(path, old)
-    click.echo(f"\nthe key of {pubkey} leaves the configuration; it is kept in {path}")
+    text = f"{pubkey} leaves the configuration; it is kept in {path}"
+    click.echo(folded("\nthe key of ", text, indent=2))

@@ -23,6 +23,15 @@ WALLETS = ("cli", "create", "key", "keep")
 AUTO, NONE = "auto", "none"
 
 
+class _NumberedChoice(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on
+    """Takes a choice by its name, or by its number in the list from 1 on."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and value.isdecimal() and 0 < int(value) <= len(self.choices):
+            value = self.choices[int(value) - 1]
+        return super().convert(value, param, ctx)
+
+
 @dataclass(slots=True)
 class Answers:
     """What is to become true once everything is answered.
@@ -46,11 +55,11 @@ def ask_all(answers: Answers, now: Settings) -> None:
     Raises:
         SettingsError: standard input is no terminal, and ended before the last question.
     """
-    click.echo(
-        "DECLOUD trainer setup. Enter takes the value in [brackets]; Ctrl-C changes\nnothing.\n"
-    )
+    text = "Enter takes the value in [brackets]; Ctrl-C changes nothing."
+    click.echo(folded("", f"DECLOUD trainer setup. {text}", indent=0) + "\n")
     try:
-        _ask(answers, "network", f"1. Network ({', '.join(NETWORKS)})", now.network)
+        click.echo(folded("1. Network: ", ", ".join(NETWORKS)))
+        _ask(answers, "network", "   Network", now.network)
         _ask_wallet(answers, now)
         defaults = _ask_preset(answers, now)
         _ask_rounds(answers, defaults)
@@ -94,14 +103,14 @@ def solana_cli_path() -> Path:
 def _ask_wallet(answers: Answers, now: Settings) -> None:
     kept = _present_wallet(now)
     standard = solana_cli_path()
-    click.echo("\n2. Wallet. Keys are not encrypted: they are in files that you alone can read")
-    click.echo("   (mode 0600).")
+    text = "Keys are not encrypted: they are in files that you alone can read (mode 0600)."
+    click.echo("\n" + folded("2. ", f"Wallet. {text}"))
     if answers.wallet is None:
         found = f" (found {standard})" if standard.exists() else ""
-        click.echo(folded("   cli     ", f"a Solana CLI keypair file{found}"))
-        click.echo(folded("   create  ", "a new wallet in the program's own folder"))
-        click.echo(folded("   key     ", "import a private key (base58, or the JSON list)"))
-        click.echo(folded("   keep    ", f"leave it as it is: {kept or 'there is none'}"))
+        click.echo(folded("   1  cli     ", f"a Solana CLI keypair file{found}"))
+        click.echo(folded("   2  create  ", "a new wallet in the program's own folder"))
+        click.echo(folded("   3  key     ", "import a private key (base58, or the JSON list)"))
+        click.echo(folded("   4  keep    ", f"leave it as it is: {kept or 'there is none'}"))
     given = answers.wallet
     while True:
         choice = given or _wallet_choice(now, kept)
@@ -129,7 +138,9 @@ def _wallet_choice(now: Settings, kept: str) -> str:
     is_cli = not now.private_key and Path(now.keypair_path).expanduser() == solana_cli_path()
     default = "create" if not kept else "cli" if is_cli else "keep"
     return str(
-        click.prompt("   Choice", type=click.Choice(WALLETS), default=default, show_choices=False)
+        click.prompt(
+            "   Choice", type=_NumberedChoice(WALLETS), default=default, show_choices=False
+        )
     )
 
 
@@ -188,7 +199,8 @@ def hidden(question: str) -> str:
 
 def _ask_preset(answers: Answers, now: Settings) -> Settings:
     """The settings that the next questions have as their defaults."""
-    click.echo("\n3. Which rounds to take. A preset fills in the answers to come.")
+    text = "Which rounds to take. A preset fills in the answers to come."
+    click.echo("\n" + folded("3. ", text))
     if answers.preset is None:
         answers.preset = _preset_choice(answers, now)
     elif answers.preset == AUTO:
@@ -281,7 +293,8 @@ def _ask_pins(answers: Answers, now: Settings) -> None:
     if answers.settings["network"] == "localnet":
         click.echo("\n5. IPFS: the local network has its own pin service")
         return
-    click.echo("\n5. IPFS (Pinata), where gradients are uploaded: https://app.pinata.cloud/keys")
+    text = "IPFS (Pinata), where gradients are uploaded: https://app.pinata.cloud/keys"
+    click.echo("\n" + folded("5. ", text))
     known = now.pinata_jwt or (now.pinata_api_key and now.pinata_secret_key)
     if known:
         click.echo("   There are credentials; skip keeps them.")

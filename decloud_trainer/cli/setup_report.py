@@ -58,9 +58,10 @@ def _show_settings(before: Loaded, after: Loaded) -> None:
     click.echo()
     if rows:
         print_table(["Setting", "Value", "Was"], rows)
-        click.echo("Everything else has its default: decloud-trainer config --show")
+        default = "Everything else has its default"
     else:
-        click.echo("Every setting has its default: decloud-trainer config --show")
+        default = "Every setting has its default"
+    click.echo(folded(f"{default}: ", "decloud-trainer config --show", indent=2))
 
 
 def _show_wallet(wallet: Wallet) -> None:
