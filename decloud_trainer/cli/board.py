@@ -59,6 +59,7 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._console.print(self._session_text())
 
     def event(self, told: Told) -> None:
         from rich.text import Text
@@ -92,19 +93,25 @@ class Board:
             entry = await self._to_book.get()
             net = await journal(net_lamports, entry, self._began)
             self._net_lamports[entry.row] = net
+            self._to_book.task_done()
+
+    async def all_booked(self) -> None:
+        """Until the earnings are as of the last event."""
+        await self._to_book.join()
 
     def _view(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
+        rounds = "1 round" if len(self._active) == 1 else f"{len(self._active)} rounds"
+        caption = f"{rounds} in work; {self._session_text()}; Ctrl-C ends it"
+        return Group(*([self._table()] if self._active else []), Text(caption, style="italic"))
+
+    def _session_text(self) -> str:
         minutes = (time.time() - self._began) / 60
         span = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.0f} min"
-        rounds = "1 round" if len(self._active) == 1 else f"{len(self._active)} rounds"
-        caption = (
-            f"{rounds} in work; session of {span}: {self._claimed} claimed, "
-            f"{change(sum(self._net_lamports.values()))} net; Ctrl-C ends it"
-        )
-        return Group(*([self._table()] if self._active else []), Text(caption, style="italic"))
+        net = change(sum(self._net_lamports.values()))
+        return f"session of {span}: {self._claimed} claimed, {net} net"
 
     def _table(self) -> RenderableType:
         from rich.progress_bar import ProgressBar

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Between two looks whether the endpoint still serves the network of the start.
 GUARD_S = 15.0
+# For the session's last transactions to be in its earnings.
+BOOK_S = 2.0
 # Between two notes of the balance, for `status`.
 NOTE_S = 30.0
 
@@ -166,6 +168,8 @@ async def dry_run(session: Session) -> None:
                     with contextlib.suppress(NetworkError):  # told again at the next sweep
                         await tell(changed)
 
+        if session.finish_at is not None:
+            asyncio.get_running_loop().call_later(session.finish_at - time.time(), until.set)
         task = asyncio.create_task(watching())
         task.add_done_callback(lambda _: until.set())
         await until.wait()
@@ -193,14 +197,16 @@ async def _shown(output: Teller | Board, trainer: Trainer) -> AsyncIterator[None
     from decloud_trainer.cli.board import Board
 
     with output:
-        keeping = None
-        if isinstance(output, Board):
-            keeping = asyncio.create_task(output.keep_book(trainer.engine.parts.journal))
+        if not isinstance(output, Board):
+            yield
+            return
+        keeping = asyncio.create_task(output.keep_book(trainer.engine.parts.journal))
         try:
             yield
+            with contextlib.suppress(TimeoutError):  # of a journal that fails at the end
+                await asyncio.wait_for(output.all_booked(), BOOK_S)
         finally:
-            if keeping:
-                keeping.cancel()
+            keeping.cancel()
 
 
 @contextlib.asynccontextmanager
