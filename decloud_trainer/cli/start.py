@@ -89,6 +89,10 @@ def start(
     Options hold for this session and win over --preset, which wins over the configuration.
     With --until, --for and --max-rounds, rounds in work are completed before it ends.
     """
+    if once and (until_time or for_span):
+        raise click.UsageError("--once ends by itself: leave out --until and --for")
+    if is_dry_run and max_rounds:
+        raise click.UsageError("--dry-run takes no rounds: leave out --max-rounds")
     options = {
         "datasets": dataset,
         "min_reward": min_reward,

@@ -1,0 +1,86 @@
+"""``start`` with an end, and a daemon that is steered from another terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from terminal import Done, Running, local_network, run, running
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """A local network of this home, without rounds and actors, and a wallet with money."""
+    with local_network("--no-actors"):
+        done = run("setup", "--non-interactive", "--network", "localnet", "--wallet", "create")
+        assert done.code == 0, done.err
+        wallet = run("config", "--show", "--json").json["wallet"]
+        assert run("localnet", "airdrop", wallet, "1").code == 0
+        yield
+
+
+def ended(daemon: Running) -> Done:
+    """See a daemon out that was told to end."""
+    out, err = daemon.process.communicate(timeout=30)
+    return Done(daemon.process.returncode, out, err)
+
+
+def test_a_daemon_is_steered_from_another_terminal(network: None) -> None:
+    """pause, resume, status, finish and stop reach it; it ends cleanly, and so is said."""
+    assert run("stop").code == 1
+    assert run("finish").code == 1
+    with running("start", "--json") as daemon:
+        daemon.until(event="started")
+        assert run("pause", "2h").code == 0
+        view = run("status", "--json").json
+        assert view["running"]
+        assert view["paused_until"] > time.time() + 7000
+        assert run("resume").code == 0
+        assert run("status", "--json").json["paused_until"] is None
+        assert run("start").code == 1  # one is running
+        assert run("stop").code == 0
+        assert ended(daemon).code == 0
+    assert not run("status", "--json").json["running"]
+    with running("start", "--json") as daemon:
+        daemon.until(event="started")
+        assert run("finish").code == 0
+        assert ended(daemon).code == 0  # nothing was in work
+
+
+def test_sessions_end_by_themselves(network: None) -> None:
+    """--for takes nothing new after its time; --once looks once; --dry-run sends nothing."""
+    with running("start", "--json", "--for", "1s") as daemon:
+        assert ended(daemon).code == 0
+    once = run("start", "--once", "--plain")
+    assert once.code == 0, once.err
+    posted = run("localnet", "round", "--json").json["round_id"]
+    deadline = time.monotonic() + 20
+    while not (listed := run("list", "--json").json):
+        assert time.monotonic() < deadline
+    assert [row["round"] for row in listed] == [posted]
+    dry = run("start", "--dry-run", "--once", "--json")
+    assert dry.json == {
+        "event": "decision",
+        "round": posted,
+        "take": True,
+        "reason": dry.json["reason"],
+    }
+    rules = run("explain", str(posted), "--json").json
+    assert rules["take"]
+    assert {rule["passed"] for rule in rules["rules"]} == {True}
+    assert run("earnings", "--json").code == 0
+    assert run("status", str(posted), "--json").json["here"] is None  # nothing was taken
+
+
+def test_contradictory_limits_are_refused() -> None:
+    """An option that would have no meaning is not ignored."""
+    for words in (
+        ["--once", "--for", "1h"],
+        ["--once", "--until", "07:00"],
+        ["--dry-run", "--max-rounds", "2"],
+        ["--for", "1h", "--until", "07:00"],
+        ["--until", "25:99"],
+        ["--for", "soon"],
+    ):
+        assert run("start", *words).code == 2, words
