@@ -25,12 +25,13 @@ def show(as_json: bool, keypair: str | None) -> None:
         return
     rows = [[key, shown_text(value), loaded.sources[key]] for key, value in values.items()]
     print_table(["Setting", "Value", "From"], rows)
-    click.echo(f"\nFile:   {loaded.path}")
-    click.echo(f"Wallet: {wallet['wallet'] or wallet['wallet_problem']}")
+    click.echo("\n" + folded("File:   ", str(loaded.path)))
+    click.echo(folded("Wallet: ", wallet["wallet"] or wallet["wallet_problem"]))
     if wallet["wallet"]:
-        click.echo(f"        from {wallet['wallet_source']}")
+        click.echo(folded("        from ", wallet["wallet_source"], indent=8))
     for key in loaded.unknown:
-        click.echo(f"note: {key!r} in the file is not a setting of this version; it is kept")
+        text = f"{key!r} in the file is not a setting of this version; it is kept"
+        click.echo(folded("note: ", text))
 
 
 def get(wanted: str, as_json: bool) -> None:

@@ -74,7 +74,8 @@ def balance(ctx: click.Context, as_json: bool) -> None:
         told = {"address": found.pubkey, "network": network, "balance_lamports": lamports}
         print_json({**told, "rounds_affordable": rounds})
         return
-    click.echo(f"{format_sol(lamports)} on {network}: enough to take part in {rounds} rounds")
+    text = f"{format_sol(lamports)} on {network}: enough to take part in {rounds} rounds"
+    click.echo(folded("", text, indent=2))
     click.echo(found.pubkey)
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,73 +13,7 @@ import pytest
 from aiohttp import web
 from loopback import serve
 from solders.keypair import Keypair
-from terminal import run
-
-# A process has Ctrl-C only with a terminal that is its own.
-START = (
-    "import os, sys; os.login_tty(0);"
-    "os.execv(sys.executable, [sys.executable, '-m', 'decloud_trainer', *sys.argv[1:]])"
-)
-
-
-class Terminal:
-    """A command at a terminal of 80 columns: what it shows, and what is typed."""
-
-    def __init__(self, *words: str) -> None:
-        self._ours, theirs = os.openpty()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START, *words],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
-        )
-        os.close(theirs)
-        self.shown = ""
-        self._read_to = 0
-
-    def wait_for(self, text: str) -> None:
-        """Until it has shown this, after what was waited for before."""
-        until = time.monotonic() + 30
-        while text not in self.shown[self._read_to :]:
-            assert time.monotonic() < until, f"no {text!r} in {self.shown!r}"
-            if select.select([self._ours], [], [], 0.1)[0]:
-                self.shown += self._read()
-        self._read_to = self.shown.index(text, self._read_to) + len(text)
-
-    def answer(self, question: str, text: str) -> None:
-        self.wait_for(question)
-        self.type(text)
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, f"{text}\n".encode())
-
-    def leave(self) -> int:
-        """Press Ctrl-C until it has ended; its exit code.
-
-        Python misses one that comes just before it reads; people press it again, too.
-        """
-        os.write(self._ours, b"\x03")
-        return self.end(again=b"\x03")
-
-    def end(self, again: bytes = b"") -> int:
-        """See it out; its exit code. One that asks a question more is killed."""
-        for _ in range(30):
-            while select.select([self._ours], [], [], 1.0)[0]:
-                text = self._read()
-                if not text:
-                    os.close(self._ours)
-                    return self._process.wait(30)
-                self.shown += text
-            os.write(self._ours, again)
-        self._process.kill()
-        raise AssertionError(f"it goes on after {self.shown!r}")
-
-    def _read(self) -> str:
-        try:
-            return os.read(self._ours, 65_536).decode()
-        except OSError:  # Linux's way to say that nobody is at the other end
-            return ""
+from terminal import Terminal, run
 
 
 def stored(own_home: Path) -> dict[str, Any]:
