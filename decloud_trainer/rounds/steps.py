@@ -21,7 +21,6 @@ from decloud_trainer.errors import (
     DecloudError,
     GatewayError,
     JobFailed,
-    PinRefused,
     RoundError,
     TrainingError,
     UntrustedData,
@@ -179,11 +178,7 @@ async def pin(parts: Parts, entry: Entry) -> Result:
     artifact = Path(entry.facts.artifact)
     if not await asyncio.to_thread(_is_intact, artifact, entry.facts.artifact_sha256):
         return Move(State.JOINED, "the trained artefact is gone: training again", entry.facts)
-    try:
-        cid = await parts.pins.pin(artifact, name=f"gradient_round_{round.id}.pt")
-    except PinRefused as error:
-        # The user can mend this while the round is open: keep trying, keep saying so.
-        return Wait(f"{error}. {error.hint}".strip(), 20.0, entry.facts)
+    cid = await parts.pins.pin(artifact, name=f"gradient_round_{round.id}.pt")
     facts = dataclasses.replace(entry.facts, gradient_cid=cid)
     return Move(State.PINNED, f"pinned {cid} ({decision.reason})", facts)
 
