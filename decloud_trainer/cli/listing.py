@@ -95,7 +95,7 @@ def list_rounds(ctx: click.Context, /, watch: bool, as_json: bool, **wanted: Any
         rows = keep(rows)
         if watch and not as_json:
             click.clear()
-        _show(rows, now, settings.network, as_json)
+        show_rows(rows, now, settings.network, as_json)
         if not watch:
             return
         time.sleep(WATCH_S)
@@ -141,7 +141,9 @@ def _filter(
     return keep
 
 
-def _show(rows: list[Row], now: float, network: str, as_json: bool) -> None:
+def show_rows(rows: list[Row], now: float, network: str, as_json: bool) -> None:
+    """Print the rounds, for people or for scripts; where there is little room, what would become of
+    them stands below the table."""
     if as_json:
         print_json(
             [
