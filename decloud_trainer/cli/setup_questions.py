@@ -214,7 +214,7 @@ def _ask_preset(answers: Answers, now: Settings) -> Settings:
 def _preset_choice(answers: Answers, now: Settings) -> str | None:
     """A preset's name or `NONE`; None for what is there already."""
     is_measured = answers.settings["network"] != "localnet" and click.confirm(
-        "   Measure how fast this machine trains (about 3 s; Enter skips it)?"
+        "   Measure the training speed (3 s; Enter skips)?"
     )
     fitting = fitting_preset(answers, now, is_measured=is_measured)
     known = presets.names()
