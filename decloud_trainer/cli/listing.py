@@ -255,10 +255,9 @@ async def situation_now(
     chain: Any, settings: Settings, pubkey: str | None, now: float, round_id: int | None
 ) -> Situation:
     """What a daemon would decide by at this moment, as far as another process can tell."""
-    from decloud_trainer.rounds.daemon import PAUSED_UNTIL
     from decloud_trainer.rounds.entry import takes_slot
     from decloud_trainer.rounds.gate import Gate
-    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.journal import PAUSED_UNTIL, Journal
     from decloud_trainer.rounds.policy import Situation
     from decloud_trainer.rounds.steps import training_s
     from decloud_trainer.wiring import journal_path, plan_of

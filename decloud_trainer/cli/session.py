@@ -212,8 +212,7 @@ async def _shown(output: Teller | Board, trainer: Trainer) -> AsyncIterator[None
 @contextlib.asynccontextmanager
 async def _noted(trainer: Trainer) -> AsyncIterator[None]:
     """Keep a note of this session in the journal, for `status` in another terminal."""
-    from decloud_trainer.rounds.daemon import SESSION
-    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.journal import SESSION, Journal
 
     started_at = time.time()
 

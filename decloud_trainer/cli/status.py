@@ -180,8 +180,7 @@ def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
 
 def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
     """All that this home knows, without asking the network unless told to."""
-    from decloud_trainer.rounds.daemon import PAUSED_UNTIL, SESSION
-    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.journal import PAUSED_UNTIL, SESSION, Journal
     from decloud_trainer.wiring import home_is_held, journal_path
 
     view: dict[str, Any] = {

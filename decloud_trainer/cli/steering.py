@@ -35,7 +35,7 @@ def span_s(text: str) -> float:
 @click.argument("span", required=False)
 def pause(span: str | None) -> None:
     """Take no new rounds, for ever or for a span; rounds in work go on."""
-    from decloud_trainer.rounds.daemon import PAUSED_UNTIL
+    from decloud_trainer.rounds.journal import PAUSED_UNTIL
 
     until = time.time() + (span_s(span) if span else FOR_EVER_S)
     journal = _journal()
@@ -48,7 +48,7 @@ def pause(span: str | None) -> None:
 @click.command(epilog="\b\nExample:\n  decloud-trainer resume")
 def resume() -> None:
     """Take new rounds again."""
-    from decloud_trainer.rounds.daemon import PAUSED_UNTIL
+    from decloud_trainer.rounds.journal import PAUSED_UNTIL
 
     journal = _journal()
     journal.set_mark(PAUSED_UNTIL, None)
@@ -88,7 +88,7 @@ def stop() -> None:
 
 
 def _ask(wish: Wish) -> None:
-    from decloud_trainer.rounds.daemon import WISH
+    from decloud_trainer.rounds.journal import WISH
     from decloud_trainer.wiring import home_is_held
 
     if not home_is_held():

@@ -16,7 +16,7 @@ from decloud_trainer.rounds.engine import Busy, Engine
 from decloud_trainer.rounds.entry import Entry, Request
 from decloud_trainer.rounds.gate import Gate, Wish
 from decloud_trainer.rounds.intake import Scope, sweep, take_request
-from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.journal import PAUSED_UNTIL, WISH, Journal
 from decloud_trainer.rounds.ports import Watch
 
 log = logging.getLogger(__name__)
@@ -33,10 +33,6 @@ MOST_STEPS = 16
 # After trouble with the network, and after a failure that no step could record.
 NETWORK_PAUSE_S = 5.0
 FAILURE_PAUSE_S = 5.0
-# Marks in the journal by which other terminals steer a daemon.
-PAUSED_UNTIL, WISH = "paused_until", "wish"
-# What the running daemon says of itself: pid, started_at, wallet, network, balance, balance_at.
-SESSION = "session"
 
 
 class Daemon:

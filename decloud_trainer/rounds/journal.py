@@ -48,6 +48,10 @@ from decloud_trainer.rounds.journal_rows import (
 )
 from decloud_trainer.rounds.model import ActionKind, Intent, Outcome, Round, RoundStatus
 
+# Marks by which other terminals steer a daemon.
+PAUSED_UNTIL, WISH = "paused_until", "wish"
+# What the running daemon says of itself: pid, started_at, wallet, network, balance, balance_at.
+SESSION = "session"
 # A free slot is offered to skipped rounds that would be decided again so soon anyway: not to
 # those that are refused for good, or that let others go first after a failure.
 OFFER_WITHIN_S = 60.0
