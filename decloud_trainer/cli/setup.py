@@ -79,7 +79,10 @@ class _NumberedChoice(click.Choice):  # type: ignore[type-arg]  # generic from c
 @click.option("--max-parallel", metavar="N", help="Rounds worked on at once.")
 @click.option("--secrets-stdin", is_flag=True, help="Read keys as JSON from standard input.")
 @click.option("--non-interactive", is_flag=True, help="Ask nothing: options and present values.")
+@click.pass_context
 def setup(
+    ctx: click.Context,
+    /,
     network: str | None,
     wallet: str | None,
     keypair_path: str | None,
@@ -97,6 +100,7 @@ def setup(
     Present values are the defaults. Nothing is written before the last answer, so Ctrl-C leaves
     everything as it was.
     """
+    keypair_path = keypair_path or ctx.obj["keypair"]  # of all commands, this one stores it
     given = {
         "network": network,
         "keypair_path": keypair_path if keypair_path is None else absolute(keypair_path),
