@@ -186,7 +186,7 @@ def describe_data_folder(path: str) -> str:
     found = find_format(Path(path).expanduser())
     return (
         f"{found.format} format, {found.train:,} training and {found.test:,} test samples of "
-        f"{found.side}x{found.side}, {found.classes} classes"
+        f"{found.pixels}, {found.classes} classes"
     )
 
 

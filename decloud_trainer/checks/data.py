@@ -10,7 +10,8 @@ from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.names import dataset_key
-from decloud_trainer.training.datasets import PACKAGED, TORCHVISION, Found, find
+from decloud_trainer.training.datasets import PACKAGED, Found, find
+from decloud_trainer.training.formats import TORCHVISION
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.wiring import data_specs
 

@@ -95,7 +95,7 @@ def fetch(name: str, as_json: bool) -> None:
     No round then has to wait for it. Data that is here already is only prepared.
     """
     from decloud_trainer.checks.data import data_spec, local_data
-    from decloud_trainer.training.datasets import TORCHVISION
+    from decloud_trainer.training.formats import TORCHVISION
 
     settings = settings_file.load().settings
     local = local_data(settings, name)
@@ -202,7 +202,7 @@ def _check_folder(path: Path, as_json: bool) -> None:
 
 def _facts(found: Any) -> dict[str, str]:
     return {
-        "Format": f"{found.format}, images of {found.side}x{found.side}",
+        "Format": f"{found.format}, images of {found.pixels}",
         "Training": f"{found.train:,} samples",
         "Test": f"{found.test:,} samples" if found.test else "none: scores can't be previewed",
         "Classes": str(found.classes),

@@ -1,10 +1,10 @@
 """A dataset's name -> decoded samples on disk, made once and shared.
 
-Data comes from the user's own folder, from the package (`digits`) or from torchvision's download
-(`mnist`, `fashionmnist`; only `prepare` downloads). It is decoded once into uint8 arrays that are
-mapped into memory by whoever needs them. Images are stored as one grey channel of 32x32 after the
-resize: what follows in the network's preprocessing (three equal channels, to-tensor, normalise)
-can be done on whole batches with the same result to the byte.
+Data comes from the user's own folder, from the package (`digits`) or from a download (only
+`prepare` downloads). It is decoded once into uint8 arrays that are mapped into memory by whoever
+needs them. Images are stored at 32x32 after the resize, one channel for grey and three for colour:
+what follows in the network's preprocessing (three channels, to-tensor, normalise) can be done on
+whole batches with the same result to the byte.
 
 This module needs no torch, except for a download.
 """
@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from urllib.error import URLError
 
 import filelock
 import numpy as np
@@ -28,34 +27,53 @@ from PIL import Image
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable, DecloudError
-from decloud_trainer.training import idx
+from decloud_trainer.training import formats
+from decloud_trainer.training.download import download
+from decloud_trainer.training.formats import TORCHVISION
 from decloud_trainer.training.spec import DataInfo, DataSpec
+from decloud_trainer.training.split import Split, unusable
 
 SIDE = 32
 # Part of the cache's key: change it whenever decoding changes.
-TRANSFORM = "grey-32-bilinear-1"
+TRANSFORM = "32-bilinear-2"
 # Named datasets and their class count. Others are known by what their files hold.
-CLASSES = {"mnist": 10, "fashionmnist": 10, "digits": 10}
-# torchvision's class for a name; it is also the name of its folder.
-TORCHVISION = {"mnist": "MNIST", "fashionmnist": "FashionMNIST"}
+CLASSES = {
+    "mnist": 10,
+    "fashionmnist": 10,
+    "kmnist": 10,
+    "emnist": 47,  # its split "balanced"
+    "cifar10": 10,
+    "cifar100": 100,
+    "svhn": 10,
+    "digits": 10,
+}
 PACKAGED = {"digits"}
 LOCK_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a folder holds, told from file headers and labels. Absent splits count 0."""
+    """What a folder holds, told from file headers and labels. Absent splits count 0; `side` is 0
+    for images of several sizes; `channels` is 1 for grey, 3 for colour."""
 
     format: str
     train: int
     test: int
     classes: int
     side: int
+    channels: int
+
+    @property
+    def pixels(self) -> str:
+        """The images' size and kind, for people."""
+        size = f"{self.side}x{self.side}" if self.side else "any size"
+        return f"{size} in colour" if self.channels == 3 else size
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """One split: images uint8 (N, 32, 32) and labels int64 (N,), both mapped from disk."""
+    """One split: images uint8, (N, 32, 32) grey or (N, 32, 32, 3) in colour, and labels int64
+    (N,), both mapped from disk."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -83,7 +101,8 @@ class Dataset:
         if samples is None:
             raise DatasetUnavailable(
                 f"Dataset not found: {self.name} has no {which} split here",
-                hint=f"add {' or '.join(idx.SPLITS[which])}-images and -labels files to its folder",
+                hint=f"add its {which} files to its folder; as IDX files they are called "
+                f"{'t10k' if which == 'test' else which}-images-... and -labels-...",
             )
         return samples
 
@@ -94,14 +113,15 @@ def find_format(path: Path) -> Found:
     Raises:
         DatasetUnavailable: there is none, or its files are damaged or don't fit together.
     """
-    splits = _splits_in(path)
+    kind, splits = formats.splits_in(path)
     if not splits:
         raise DatasetUnavailable(
-            f"Dataset not found: {path} holds no MNIST-family IDX files",
-            hint="give the folder with train-images-idx3-ubyte and train-labels-idx1-ubyte"
-            " (or .gz), or the one above MNIST/raw",
+            f"Dataset not found: {path} holds no {formats.KNOWN}",
+            hint="give the folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (or"
+            " .gz), cifar-10-batches-py, train_32x32.mat, train/CLASS/*.png, or x_train.npy and"
+            " y_train.npy",
         )
-    return _found(splits)
+    return _found(kind, splits)
 
 
 def find(spec: DataSpec) -> Found | None:
@@ -110,17 +130,22 @@ def find(spec: DataSpec) -> Found | None:
     Raises:
         DatasetUnavailable: its files are damaged or don't fit together.
     """
-    splits = _splits(spec)
-    return _found(splits) if splits else None
+    kind, splits = _splits(spec)
+    return _found(kind, splits) if splits else None
 
 
-def _found(splits: Mapping[str, idx.Split]) -> Found:
-    counts, classes, side = {"train": 0, "test": 0}, 0, 0
-    for split, pair in splits.items():
-        samples, side = _checked_shape(pair)
-        counts[split] = samples
-        classes = max(classes, int(idx.read_labels(pair.labels).max()) + 1)
-    return Found("idx", counts["train"], counts["test"], classes, side)
+def _found(kind: str, splits: Mapping[str, Split]) -> Found:
+    summaries = {split: each.summary() for split, each in splits.items()}
+    counts = {split: summary.samples for split, summary in summaries.items()}
+    some = next(iter(summaries.values()))
+    return Found(
+        format=kind,
+        train=counts.get("train", 0),
+        test=counts.get("test", 0),
+        classes=max(summary.classes for summary in summaries.values()),
+        side=some.side,
+        channels=some.channels,
+    )
 
 
 def prepare(spec: DataSpec) -> DataInfo:
@@ -129,8 +154,10 @@ def prepare(spec: DataSpec) -> DataInfo:
     Raises:
         DatasetUnavailable: it isn't here and can't be had.
     """
-    if spec.path is None and spec.name in TORCHVISION and not _splits(spec):
-        _download(spec)
+    if spec.path is None and spec.name in TORCHVISION and not _splits(spec)[1]:
+        with _locked(files.make_private_dir(_downloads(spec)) / f"{spec.name}.lock", spec.name):
+            if not _splits(spec)[1]:  # no other process was faster
+                download(spec.name, _downloads(spec) / TORCHVISION[spec.name])
     return load(spec).info
 
 
@@ -140,7 +167,7 @@ def load(spec: DataSpec) -> Dataset:
     Raises:
         DatasetUnavailable: it isn't on this machine, is damaged, or has labels beyond its classes.
     """
-    splits = _splits(spec)
+    kind, splits = _splits(spec)
     if not splits:
         raise _not_found(spec)
     fingerprint = _fingerprint(splits)
@@ -149,7 +176,7 @@ def load(spec: DataSpec) -> Dataset:
     with _locked(folder / f"{stem}.lock", spec.name):
         dataset = _open(folder, stem, spec.name)
         if dataset is None:
-            _decode(splits, folder, stem, spec.name, fingerprint)
+            _decode(kind, splits, folder, stem, spec.name, fingerprint)
             dataset = _open(folder, stem, spec.name)
     if dataset is None:
         raise DatasetUnavailable(f"the decoded {spec.name} in {folder} can't be read back")
@@ -159,26 +186,16 @@ def load(spec: DataSpec) -> Dataset:
 # --- where the files are --------------------------------------------------------------------
 
 
-def _splits(spec: DataSpec) -> dict[str, idx.Split]:
+def _splits(spec: DataSpec) -> tuple[str, Mapping[str, Split]]:
+    """(format, splits)"""
     if spec.path is not None:
-        return _splits_in(spec.path)
+        return formats.splits_in(spec.path, spec.name)
     if spec.name in PACKAGED:
-        return idx.find_splits(importlib.resources.files("decloud_trainer.data") / spec.name)
+        shipped = importlib.resources.files("decloud_trainer.data")
+        return formats.idx_splits(shipped / spec.name)
     if spec.name in TORCHVISION:
-        return idx.find_splits(_downloads(spec) / TORCHVISION[spec.name] / "raw")
-    return {}
-
-
-def _splits_in(path: Path) -> dict[str, idx.Split]:
-    folders = [path, path / "raw", *(path / name / "raw" for name in TORCHVISION.values())]
-    for folder in folders:
-        try:
-            splits = idx.find_splits(folder)
-        except OSError as error:
-            raise DatasetUnavailable(f"can't read the folder {folder}: {error.strerror}") from error
-        if splits:
-            return splits
-    return {}
+        return formats.splits_in(_downloads(spec) / TORCHVISION[spec.name], spec.name)
+    return "", {}
 
 
 def _downloads(spec: DataSpec) -> Path:
@@ -189,7 +206,7 @@ def _not_found(spec: DataSpec) -> DatasetUnavailable:
     hint = f"decloud-trainer config --add-path {spec.name}:/path/to/its/folder"
     if spec.path is not None:
         return DatasetUnavailable(
-            f"Dataset not found: {spec.path} holds no IDX files of {spec.name}", hint=hint
+            f"Dataset not found: {spec.path} holds no {formats.KNOWN} of {spec.name}", hint=hint
         )
     if spec.name in TORCHVISION:
         return DatasetUnavailable(f"Dataset not found: {spec.name} was not downloaded", hint=hint)
@@ -200,39 +217,15 @@ def _not_found(spec: DataSpec) -> DatasetUnavailable:
     )
 
 
-def _download(spec: DataSpec) -> None:
-    folder = files.make_private_dir(_downloads(spec))
-    with _locked(folder / f"{spec.name}.lock", spec.name):
-        if _splits(spec):
-            return  # another process was faster
-        try:
-            # Late and guarded: a torchvision built for another torch fails on import.
-            import torchvision
-        except (ImportError, RuntimeError) as error:
-            raise DatasetUnavailable(
-                f"Dataset not found: {spec.name} needs torchvision for its download: {error}",
-                hint="install the torchvision release that belongs to your torch",
-            ) from error
-        maker = getattr(torchvision.datasets, TORCHVISION[spec.name])
-        try:
-            for train in (True, False):
-                maker(root=str(folder), train=train, download=True)
-        except (RuntimeError, URLError, OSError) as error:
-            raise DatasetUnavailable(
-                f"Dataset not found: {spec.name} could not be downloaded: {error}",
-                hint="check the connection, or use files of your own: "
-                f"decloud-trainer config --add-path {spec.name}:/path/to/its/folder",
-            ) from error
-
-
 # --- decoding and the cache -----------------------------------------------------------------
 
 
-def _fingerprint(splits: Mapping[str, idx.Split]) -> str:
+def _fingerprint(splits: Mapping[str, Split]) -> str:
     """Names the content: 64 hex digits over the digests of all files."""
     total = hashlib.sha256()
     for split in sorted(splits):
-        for file in (splits[split].images, splits[split].labels):
+        total.update(splits[split].identity.encode())
+        for file in splits[split].files:
             total.update(f"{split} {_digest(file)}\n".encode())
     return total.hexdigest()
 
@@ -262,39 +255,39 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _checked_shape(pair: idx.Split) -> tuple[int, int]:
-    """(samples, side) of a split whose two files fit together."""
-    samples, side, _ = idx.shape_of(pair.images, 3)
-    (labels,) = idx.shape_of(pair.labels, 1)
-    if samples != labels:
-        raise idx.bad(pair.labels, f"it has {labels} labels for {samples} images")
-    return samples, side
-
-
 def resize(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, side, side) -> (N, 32, 32), bilinear as PIL does it, like the scoring side."""
-    if images.shape[1:] == (SIDE, SIDE):
+    """(N, side, side) or (N, side, side, 3) -> 32x32, bilinear as PIL does it, like the scoring
+    side."""
+    if images.shape[1:3] == (SIDE, SIDE):
         return images
-    resized = np.empty((len(images), SIDE, SIDE), dtype=np.uint8)
+    resized = np.empty((len(images), SIDE, SIDE, *images.shape[3:]), dtype=np.uint8)
     for number, image in enumerate(images):
-        grey = Image.fromarray(image)
-        resized[number] = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        picture = Image.fromarray(image)
+        resized[number] = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     return resized
 
 
 def _decode(
-    splits: Mapping[str, idx.Split], folder: Path, stem: str, name: str, fingerprint: str
+    kind: str,
+    splits: Mapping[str, Split],
+    folder: Path,
+    stem: str,
+    name: str,
+    fingerprint: str,
 ) -> None:
     """Write the arrays, then the description: it stands only beside complete arrays."""
     counts, classes = {"train": 0, "test": 0}, CLASSES.get(name, 0)
-    for split, pair in splits.items():
-        counts[split], _ = _checked_shape(pair)
-        labels = idx.read_labels(pair.labels).astype(np.int64)
-        highest = int(labels.max())
+    for split, source in splits.items():
+        images, labels = source.read()
+        counts[split], highest = len(labels), int(labels.max())
         if name in CLASSES and highest >= CLASSES[name]:
-            raise idx.bad(pair.labels, f"it has the label {highest}, {name} has {classes} classes")
+            raise unusable(
+                source.files[-1],
+                formats.KINDS[kind],
+                f"it has the label {highest}, {name} has {CLASSES[name]} classes",
+            )
         classes = max(classes, highest + 1)
-        _write(folder / f"{stem}-{split}-images.npy", resize(idx.read_images(pair.images)))
+        _write(folder / f"{stem}-{split}-images.npy", resize(images))
         _write(folder / f"{stem}-{split}-labels.npy", labels)
     info = DataInfo(counts["train"], counts["test"], classes, fingerprint)
     files.write_atomic(folder / f"{stem}.json", json.dumps(info.to_json()).encode())
@@ -331,7 +324,8 @@ def _map(prefix: Path, count: int) -> Samples:
     # Copy-on-write mapping: pages are shared, nothing can be written back, and torch may take it.
     images = np.load(f"{prefix}-images.npy", mmap_mode="c", allow_pickle=False)
     labels = np.load(f"{prefix}-labels.npy", mmap_mode="c", allow_pickle=False)
-    if images.shape != (count, SIDE, SIDE) or images.dtype != np.uint8:
+    shapes = ((count, SIDE, SIDE), (count, SIDE, SIDE, 3))
+    if images.shape not in shapes or images.dtype != np.uint8:
         raise ValueError(f"{prefix}-images.npy is not what its description says")
     if labels.shape != (count,) or labels.dtype != np.int64:
         raise ValueError(f"{prefix}-labels.npy is not what its description says")

@@ -19,21 +19,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.split import MAX_BYTES, MAX_SIDE, Labels, Pixels, Summary, unusable
 
-MAX_SIDE = 512
-MAX_BYTES = 1024**3
-SPLITS = {"train": ("train",), "test": ("t10k", "test")}
+# EMNIST has six ways to split its letters and digits; the network's is "balanced".
+SPLITS = {
+    "train": ("train", "emnist-balanced-train"),
+    "test": ("t10k", "test", "emnist-balanced-test"),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class IdxSplit:
     """The two files of a split. They may lie in a folder or inside the package."""
 
     images: Traversable
     labels: Traversable
+    identity: str = ""
+
+    @property
+    def files(self) -> tuple[Traversable, ...]:
+        return self.images, self.labels
+
+    def summary(self) -> Summary:
+        samples, side = self._checked_shape()
+        return Summary(samples, side, 1, int(read_labels(self.labels).max()) + 1)
+
+    def read(self) -> tuple[Pixels, Labels]:
+        self._checked_shape()
+        return read_images(self.images), read_labels(self.labels).astype(np.int64)
+
+    def _checked_shape(self) -> tuple[int, int]:
+        """(samples, side) of two files that fit together."""
+        samples, side, _ = shape_of(self.images, 3)
+        (labels,) = shape_of(self.labels, 1)
+        if samples != labels:
+            raise bad(self.labels, f"it has {labels} labels for {samples} images")
+        return samples, side
 
 
-def find_splits(folder: Traversable) -> dict[str, Split]:
+def find_splits(folder: Traversable) -> dict[str, IdxSplit]:
     """The splits (``train``, ``test``) that `folder` itself holds; a lone file is no split."""
     if not folder.is_dir():
         return {}
@@ -44,7 +68,7 @@ def find_splits(folder: Traversable) -> dict[str, Split]:
             images = _named(files, prefix, "images", 3)
             labels = _named(files, prefix, "labels", 1)
             if images and labels and split not in found:
-                found[split] = Split(images, labels)
+                found[split] = IdxSplit(images, labels)
     return found
 
 
@@ -80,9 +104,7 @@ def shape_of(file: Traversable, dimensions: int) -> tuple[int, ...]:
 
 
 def bad(file: Traversable, what: str) -> DatasetUnavailable:
-    return DatasetUnavailable(
-        f"{file} is no usable IDX file: {what}", hint="replace it by a fresh copy"
-    )
+    return unusable(file, "IDX file", what)
 
 
 @contextlib.contextmanager

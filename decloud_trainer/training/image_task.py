@@ -15,14 +15,19 @@ from decloud_trainer.training.evaluate import percent
 from decloud_trainer.training.task import Step, seed_for
 
 
-def normalise(grey: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """uint8 (N, 32, 32) -> float32 (N, 3, 32, 32) in -1..1, three equal channels.
+def normalise(images: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """uint8, (N, 32, 32) grey or (N, 32, 32, 3) in colour -> float32 (N, 3, 32, 32) in -1..1; grey
+    ones get three equal channels.
 
     The same operations in the same order as torchvision's ToTensor and Normalize(0.5, 0.5), on a
     whole batch; equal to the bit.
     """
-    scaled = grey.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
-    return scaled.unsqueeze(1).expand(-1, 3, -1, -1).contiguous(memory_format=memory_format)
+    scaled = images.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+    if scaled.dim() == 4:
+        planes = scaled.permute(0, 3, 1, 2)
+    else:
+        planes = scaled.unsqueeze(1).expand(-1, 3, -1, -1)
+    return planes.contiguous(memory_format=memory_format)
 
 
 def scoring_batches(samples: Samples, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,15 +7,18 @@ import http.server
 import struct
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import md5
 from pathlib import Path
 
+import datafiles
 import numpy as np
 import pytest
 import torch
+from datafiles import colour
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -113,7 +116,9 @@ def test_what_a_folder_holds_is_recognised(tmp_path: Path) -> None:
     found = find_format(write_family(tmp_path / "mine", zipped=True))
     assert (found.format, found.train, found.test) == ("idx", 20, 10)
     assert (found.classes, found.side) == (10, 28)
-    with pytest.raises(DatasetUnavailable, match=r"Dataset not found.*holds no MNIST-family"):
+    with pytest.raises(
+        DatasetUnavailable, match=r"Dataset not found.*holds no MNIST-family IDX files, CIFAR"
+    ):
         find_format(tmp_path)
     with pytest.raises(DatasetUnavailable, match="Dataset not found"):
         find_format(tmp_path / "absent")
@@ -225,11 +230,22 @@ def test_parallel_preparations_are_safe(tmp_path: Path, data_dir: Path) -> None:
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[str]:
-    """A loopback mirror with Fashion-MNIST's files in their true form, only smaller."""
+    """A loopback mirror with published files in their true form, only smaller."""
     folder = write_family(tmp_path / "mirror", zipped=True)
+    datafiles.packed(datafiles.write_cifar10(tmp_path), folder / "cifar-10-python.tar.gz")
+    datafiles.packed(datafiles.write_cifar100(tmp_path), folder / "cifar-100-python.tar.gz")
+    for name, count in (("train", 12), ("test", 5)):
+        (folder / f"{name}_32x32.mat").write_bytes(datafiles.svhn_file(*colour(count)))
+    with zipfile.ZipFile(folder / "gzip.zip", "w") as packed:
+        for kind, prefix in (("balanced", "train"), ("balanced", "test"), ("digits", "train")):
+            images, labels = made(30 if kind == "balanced" else 9)
+            balanced = f"gzip/emnist-{kind}-{prefix}"
+            labels = labels + 37
+            packed.writestr(f"{balanced}-images-idx3-ubyte.gz", gzip.compress(idx_images(images)))
+            packed.writestr(f"{balanced}-labels-idx1-ubyte.gz", gzip.compress(idx_labels(labels)))
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=folder))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -255,6 +271,88 @@ def test_torchvisions_download_is_used_once(
     assert (info.train, info.test) == (20, 10)
     monkeypatch.setattr(maker, "mirrors", ["http://127.0.0.1:9/"])
     assert prepare(spec) == info == load(spec).info
+
+
+def known_here(folder: Path, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's addresses and checksums, those of the mirror."""
+    from torchvision.datasets import CIFAR10, CIFAR100, EMNIST, KMNIST, SVHN
+
+    def digest(name: str) -> str:
+        return md5((folder / name).read_bytes()).hexdigest()
+
+    for maker in (CIFAR10, CIFAR100):
+        monkeypatch.setattr(maker, "url", mirror + maker.filename)
+        monkeypatch.setattr(maker, "tgz_md5", digest(maker.filename))
+    monkeypatch.setattr(EMNIST, "url", f"{mirror}gzip.zip")
+    monkeypatch.setattr(EMNIST, "md5", digest("gzip.zip"))
+    monkeypatch.setattr(KMNIST, "mirrors", [mirror])
+    names = [name for name, _ in KMNIST.resources]
+    monkeypatch.setattr(KMNIST, "resources", [(name, digest(name)) for name in names])
+    mats = {
+        split: [mirror + row[1], row[1], digest(row[1]) if split != "extra" else ""]
+        for split, row in SVHN.split_list.items()
+    }
+    monkeypatch.setattr(SVHN, "split_list", mats)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "classes"),
+    [
+        ("cifar10", 20, 4, 10),
+        ("cifar100", 20, 10, 100),
+        ("kmnist", 20, 10, 10),
+        ("emnist", 30, 30, 47),
+        ("svhn", 12, 5, 10),
+    ],
+)
+def test_every_published_dataset_is_downloaded(
+    tmp_path: Path,
+    data_dir: Path,
+    mirror: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    train: int,
+    test: int,
+    classes: int,
+) -> None:
+    """Fetched in its published form, checked, unpacked; then no network is needed."""
+    known_here(tmp_path / "mirror", mirror, monkeypatch)
+    info = prepare(DataSpec(name, None, data_dir))
+    assert (info.train, info.test, info.classes) == (train, test, classes)
+    assert load(DataSpec(name, None, data_dir)).info == info
+    assert not list(data_dir.rglob(".part"))
+    # What torchvision keeps of it serves as the user's own folder, too.
+    assert load(DataSpec(name, data_dir / "downloads", tmp_path / "other")).info == info
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("emnist", "gzip.zip"),
+        ("svhn", "test_32x32.mat"),
+    ],
+)
+def test_a_download_that_is_not_the_published_one_is_refused(
+    tmp_path: Path,
+    data_dir: Path,
+    mirror: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    file: str,
+) -> None:
+    """A wrong checksum leaves nothing behind; the next try starts anew and succeeds."""
+    known_here(tmp_path / "mirror", mirror, monkeypatch)
+    published = tmp_path / "mirror" / file
+    whole = published.read_bytes()
+    published.write_bytes(whole[:-1])
+    spec = DataSpec(name, None, data_dir)
+    with pytest.raises(DatasetUnavailable, match=rf"Dataset not found: {name} could not be"):
+        prepare(spec)
+    with pytest.raises(DatasetUnavailable, match="was not downloaded"):
+        load(spec)
+    published.write_bytes(whole)
+    assert prepare(spec).train
 
 
 def test_a_failed_download_is_our_error(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,5 +160,6 @@ def test_all_datasets_of_the_network_are_known() -> None:
     assert [local.index for local in found[:99]] == list(range(99))
     assert {local.key for local in found[99:]} == {"digits", "proprietarydata"}
     trainable = {local.key for local in found if local.is_trainable}
-    assert trainable == {"digits", "mnist", "fashionmnist", "proprietarydata"}
+    images = {"cifar10", "cifar100", "mnist", "fashionmnist", "emnist", "kmnist", "svhn"}
+    assert trainable == {*images, "digits", "proprietarydata"}
     assert local_data(settings, "Fashion-Mnist").name == "FashionMnist"

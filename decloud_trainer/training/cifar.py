@@ -1,0 +1,238 @@
+"""CIFAR-10 and CIFAR-100: the python and the binary version, extracted or as the .tar.gz."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.cifar_pickle import ROW_BYTES, read_batch
+from decloud_trainer.training.split import (
+    Labels,
+    Pixels,
+    Readable,
+    Summary,
+    read_exactly,
+    unusable,
+)
+
+# CIFAR-100's training set has 155 MB, a whole archive 186 MB.
+MAX_MEMBER_BYTES = 256 * 1024**2
+MAX_ARCHIVE_BYTES = 512 * 1024**2
+_DAMAGE = (gzip.BadGzipFile, zlib.error, EOFError, OSError, tarfile.TarError, UnicodeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One published version.
+
+    Attributes:
+        dataset: whose.
+        folder: its folder, also inside its archive.
+        archive: the archive's name.
+        members: split -> file names.
+        label_key: the key of the labels in a pickled batch; empty for the binary version.
+        label_bytes: the bytes before each binary image; the last one is the label.
+    """
+
+    dataset: str
+    folder: str
+    archive: str
+    members: dict[str, tuple[str, ...]]
+    label_key: str = ""
+    label_bytes: int = 0
+
+
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+LAYOUTS = (
+    Layout(
+        "cifar10",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        {"train": _BATCHES, "test": ("test_batch",)},
+        label_key="labels",
+    ),
+    Layout(
+        "cifar100",
+        "cifar-100-python",
+        "cifar-100-python.tar.gz",
+        {"train": ("train",), "test": ("test",)},
+        label_key="fine_labels",
+    ),
+    Layout(
+        "cifar10",
+        "cifar-10-batches-bin",
+        "cifar-10-binary.tar.gz",
+        {"train": tuple(f"{name}.bin" for name in _BATCHES), "test": ("test_batch.bin",)},
+        label_bytes=1,
+    ),
+    Layout(
+        "cifar100",
+        "cifar-100-binary",
+        "cifar-100-binary.tar.gz",
+        {"train": ("train.bin",), "test": ("test.bin",)},
+        label_bytes=2,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CifarSplit:
+    """The batches of a split, in `place`: their folder, or the archive with it."""
+
+    layout: Layout
+    place: Path
+    names: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        if self.place.is_dir():
+            return tuple(self.place / name for name in self.names)
+        return (self.place,)
+
+    @property
+    def identity(self) -> str:
+        return " ".join((self.layout.folder, *self.names))
+
+    def summary(self) -> Summary:
+        labels = np.concatenate([labels for _, labels in self._batches()])
+        return Summary(len(labels), 32, 3, int(labels.max()) + 1)
+
+    def read(self) -> tuple[Pixels, Labels]:
+        batches = list(self._batches())
+        rows = np.concatenate([rows for rows, _ in batches])
+        labels = np.concatenate([labels for _, labels in batches])
+        # Each row is a plane of red, one of green, one of blue.
+        images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(images), labels
+
+    def _batches(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
+        if self.place.is_dir():
+            for file in self.files:
+                yield self._batch(_read_file(file), file)
+            return
+        found = read_archive(self.place, self.layout, self.names)
+        for name in self.names:
+            yield self._batch(found.pop(name), self.place / name)
+
+    def _batch(self, data: bytes, file: Path) -> tuple[NDArray[np.uint8], Labels]:
+        if self.layout.label_bytes:
+            return _binary_batch(data, self.layout.label_bytes, file)
+        try:
+            return read_batch(data, self.layout.label_key)
+        except ValueError as error:
+            raise unusable(file, "CIFAR batch", str(error)) from error
+
+
+def find_splits(folder: Path, name: str = "") -> dict[str, CifarSplit]:
+    """The splits in `folder`, which is or holds a CIFAR folder or archive, or is such an archive.
+
+    Where there are several, that of the dataset `name` comes first.
+
+    Raises:
+        DatasetUnavailable: some of a split's batches are missing.
+    """
+    for layout in sorted(LAYOUTS, key=lambda layout: layout.dataset != name):
+        for place in (folder / layout.folder, folder):
+            if place.is_dir() and (splits := _in_folder(place, layout)):
+                return splits
+        for archive in (folder / layout.archive, folder):
+            if archive.is_file() and archive.name == layout.archive:
+                return {
+                    split: CifarSplit(layout, archive, names)
+                    for split, names in layout.members.items()
+                }
+    return {}
+
+
+def _in_folder(place: Path, layout: Layout) -> dict[str, CifarSplit]:
+    splits = {}
+    for split, names in layout.members.items():
+        missing = [name for name in names if not (place / name).is_file()]
+        if missing and len(missing) < len(names):
+            raise unusable(place, "CIFAR folder", f"it lacks {', '.join(missing)}")
+        if not missing:
+            splits[split] = CifarSplit(layout, place, names)
+    return splits
+
+
+def _binary_batch(data: bytes, label_bytes: int, file: Path) -> tuple[NDArray[np.uint8], Labels]:
+    record = label_bytes + ROW_BYTES
+    if not data or len(data) % record:
+        raise unusable(file, "CIFAR batch", f"{len(data):,} bytes are no records of {record}")
+    records = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
+    return records[:, label_bytes:], records[:, label_bytes - 1].astype(np.int64)
+
+
+def _read_file(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data = read_exactly(stream, MAX_MEMBER_BYTES + 1)
+    except OSError as error:
+        raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+    if len(data) > MAX_MEMBER_BYTES:
+        raise unusable(file, "CIFAR batch", f"it has more than {MAX_MEMBER_BYTES:,} bytes")
+    return data
+
+
+class _Bounded:
+    """What comes out of an archive, up to a limit: a few bytes can pack many."""
+
+    def __init__(self, stream: Readable, file: Path) -> None:
+        self._stream = stream
+        self._file = file
+        self._left = MAX_ARCHIVE_BYTES
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise unusable(self._file, "archive", f"it unpacks to over {MAX_ARCHIVE_BYTES:,} bytes")
+        return data
+
+
+def read_archive(file: Path, layout: Layout, names: Collection[str]) -> dict[str, bytes]:
+    """The members `names` of an archive, by name; nothing is written to disk.
+
+    Raises:
+        DatasetUnavailable: one is missing, or the archive is damaged or too large.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with (
+            file.open("rb") as raw,
+            gzip.GzipFile(fileobj=raw) as plain,
+            # A stream: members are read in passing, and sizes can't send us anywhere.
+            tarfile.open(fileobj=_stream(plain, file), mode="r|") as tar,
+        ):
+            for member in tar:
+                folder, _, name = member.name.removeprefix("./").partition("/")
+                if folder == layout.folder and name in names and member.isreg():
+                    found[name] = _member(tar, member, file)
+    except _DAMAGE as error:
+        raise unusable(file, "archive", f"damaged ({error})") from error
+    if missing := [name for name in names if name not in found]:
+        raise unusable(file, "archive", f"it lacks {layout.folder}/{', '.join(missing)}")
+    return found
+
+
+def _stream(plain: gzip.GzipFile, file: Path) -> IO[bytes]:
+    return _Bounded(plain, file)  # type: ignore[return-value]  # tarfile only reads
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> bytes:
+    if member.size > MAX_MEMBER_BYTES:
+        raise unusable(file, "archive", f"its {member.name} has {member.size:,} bytes")
+    content = tar.extractfile(member)
+    data = read_exactly(content, member.size) if content else b""
+    if len(data) != member.size:
+        raise unusable(file, "archive", f"its {member.name} is cut off")
+    return data

@@ -1,0 +1,86 @@
+"""Which dataset lies in a folder, told from the names in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training import arrays, cifar, folders, idx, svhn
+from decloud_trainer.training.split import Split
+
+# torchvision's class for a name; it is also the name of its folder.
+TORCHVISION = {
+    "mnist": "MNIST",
+    "fashionmnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "emnist": "EMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+}
+KNOWN = (
+    "MNIST-family IDX files, CIFAR batches or archives, SVHN .mat files, "
+    "train/CLASS/ folders of images, or .npz/.npy arrays"
+)
+
+
+# A file of each format, in words.
+KINDS = {
+    "idx": "IDX file",
+    "cifar": "CIFAR batch",
+    "mat": "SVHN file",
+    "numpy": "array",
+    "folders": "folder of images",
+}
+
+
+def splits_in(path: Path, name: str = "") -> tuple[str, Mapping[str, Split]]:
+    """(format, splits) of the folder `path`; no splits where there is nothing known.
+
+    Where there are several datasets, that of the dataset `name` comes first.
+
+    Raises:
+        DatasetUnavailable: it can't be read, or its files are damaged.
+    """
+    try:
+        if path.is_file():
+            return _in_place(path, name)
+        for folder in _places(path, name):
+            found = _in_place(folder, name)
+            if found[1]:
+                return found
+    except OSError as error:
+        raise DatasetUnavailable(f"can't read the folder {path}: {error.strerror}") from error
+    return "", {}
+
+
+def idx_splits(folder: Traversable) -> tuple[str, Mapping[str, Split]]:
+    """The same for IDX files alone, which may lie inside the package."""
+    return "idx", idx.find_splits(folder)
+
+
+def _places(path: Path, name: str) -> list[Path]:
+    """Where torchvision puts a dataset: its own folder first, the others' last."""
+    own = TORCHVISION.get(name)
+    others = [each for each in TORCHVISION.values() if each != own]
+    named = [path / each / "raw" for each in ([own] if own else [])]
+    named += [path / each for each in ([own] if own else [])]
+    rest = [path / each / deeper for each in others for deeper in ("raw", "")]
+    return [*named, path, path / "raw", path / "gzip", *rest]
+
+
+def _in_place(place: Path, name: str) -> tuple[str, Mapping[str, Split]]:
+    if place.is_dir():
+        if found := idx.find_splits(place):
+            return "idx", found
+        if found_mat := svhn.find_splits(place):
+            return "mat", found_mat
+    if batches := cifar.find_splits(place, name):
+        return "cifar", batches
+    if pairs := arrays.find_splits(place):
+        return "numpy", pairs
+    if place.is_dir() and (images := folders.find_splits(place)):
+        return "folders", images
+    return "", {}
