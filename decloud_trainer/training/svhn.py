@@ -146,7 +146,7 @@ class _Inflating:
         while True:
             if not data and self._left:
                 data = self._stream.read(min(self._left, 1 << 20))
-                self._left -= len(data)
+                self._left = self._left - len(data) if data else 0
             found = self._inflate.decompress(data, size)
             if found or self._inflate.eof or not (self._left or self._inflate.unconsumed_tail):
                 return found
