@@ -68,6 +68,7 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
         "max_bytes": parts.max_model_bytes,
         "device": plan.device,
         "threads": plan.threads,
+        "batch_size": plan.batch_size,
     }
     try:
         return await run_job(parts, entry, "inspect", spec)

@@ -1,7 +1,7 @@
 """Model and gradient files: safe loading of strangers' ones, writing of our own.
 
-Convention: the scoring side computes ``new = base + apply_scale * artefact`` for every parameter
-that the artefact names, in torch's own arithmetic.
+Convention: the scoring side computes ``new = base + apply_scale * artefact`` for every tensor
+that the artefact names, in torch's own arithmetic. Which it may name, `convention` says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _TORCH_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
+    "int64": torch.int64,
 }
+# Batch normalisation counts its batches in one integer per layer: the only one that a network has.
+COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Loaded:
 
 
 def load_model(path: Path, max_bytes: int, sha256: str | None = None) -> Loaded:
-    """A base model's float32 tensors. Read once: what was checked is what is used.
+    """A base model's float32 tensors and int64 counters.
+
+    Read once: what was checked is what is used.
 
     Raises:
         TooLarge: over `max_bytes`.
@@ -68,7 +73,7 @@ def load_model(path: Path, max_bytes: int, sha256: str | None = None) -> Loaded:
                 f"{path} has the digest {digest[:16]}..., expected {sha256[:16]}...",
                 hint="fetch the model again",
             )
-        return Loaded(parse(data, MODEL_DTYPES), digest, len(data))
+        return Loaded(parse(data, MODEL_DTYPES, counters=True), digest, len(data))
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -80,13 +85,15 @@ def _read(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise TooLarge(
             f"{path} is larger than the {max_bytes:,} bytes allowed for a model",
-            hint="raise max_model_bytes if you trust its creator",
+            hint="raise max_model_mb if you trust its creator",
         )
     return data
 
 
-def parse(data: bytes, dtypes: Collection[str]) -> dict[str, Tensor]:
+def parse(data: bytes, dtypes: Collection[str], *, counters: bool = False) -> dict[str, Tensor]:
     """The dict of tensors in a torch file's bytes; each tensor owns its memory.
+
+    With `counters`, keys that end in ``num_batches_tracked`` are single int64 numbers from 0.
 
     Raises:
         HostileFile: anything but a zip file by torch.save with a flat dict of contiguous, finite
@@ -98,7 +105,10 @@ def parse(data: bytes, dtypes: Collection[str]) -> dict[str, Tensor]:
         hostile("the file holds no tensor")
     owner: dict[str, str] = {}
     for key, tensor in described.items():
-        _check_tensor(key, tensor, archive, dtypes)
+        counter = counters and key.rpartition(".")[2] == COUNTER
+        _check_tensor(key, tensor, archive, ("int64",) if counter else dtypes)
+        if counter and tensor.shape != ():
+            hostile(f"{key!a:.60} {tensor.shape} must be a single number")
         other = owner.setdefault(tensor.storage.entry, key)
         if other != key:
             hostile(f"{key!a:.60} shares its memory with {other!a:.60}")
@@ -150,25 +160,31 @@ def _build(key: str, tensor: Described, archive: Archive) -> Tensor:
     flat = torch.frombuffer(raw, dtype=dtype, count=count, offset=tensor.offset * dtype.itemsize)
     if not bool(torch.isfinite(flat).all()):
         hostile(f"{key!a:.60} holds values that are not finite")
+    if dtype is torch.int64 and int(flat[0]) < 0:
+        hostile(f"{key!a:.60} counts {int(flat[0])} batches")
     return flat.clone().reshape(tensor.shape)
 
 
 def difference(
-    base: Mapping[str, Tensor], trained: Mapping[str, Tensor], apply_scale: float, dtype: str
+    base: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
+    apply_scale: float,
+    dtype: str,
+    exact: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """What brings `base` to `trained` when applied: (trained - base) / apply_scale.
 
-    Computed in float64, then rounded once to `dtype`. As float64 the scoring side reconstructs
-    `trained` bit for bit.
+    For the keys of `trained`. Computed in float64, then rounded once to `dtype`; those in `exact`
+    stay float64. As float64 the scoring side reconstructs `trained` bit for bit.
 
     Raises:
         Diverged: a value isn't finite; in `dtype`, or at all.
     """
     gradient = {}
-    for key, start in base.items():
-        exact = (trained[key].double() - start.double()) / apply_scale
-        value = exact.to(_TORCH_DTYPES[dtype]).contiguous()
-        if not bool(torch.isfinite(exact).all()):
+    for key, end in trained.items():
+        step = (end.double() - base[key].double()) / apply_scale
+        value = step.to(torch.float64 if key in exact else _TORCH_DTYPES[dtype]).contiguous()
+        if not bool(torch.isfinite(step).all()):
             raise Diverged(f"{key} is no longer finite", hint="lower the learning rate")
         if not bool(torch.isfinite(value).all()):
             raise Diverged(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decloud_trainer.errors import TrainingError
+from decloud_trainer.errors import SettingsError, TrainingError
+from decloud_trainer.training.convention import has_batchnorm
 from decloud_trainer.training.datasets import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.evaluate import percent
@@ -39,7 +40,14 @@ def scoring_batches(samples: Samples, batch_size: int = 64) -> Iterator[tuple[Te
 
 
 class ImageTask:
-    """Cross-entropy on shuffled batches, gathered as whole tensors from data in memory."""
+    """Cross-entropy on shuffled batches, gathered as whole tensors from data in memory.
+
+    Batch normalisation has no statistics of a single sample: with it, an epoch's last batch is left
+    out if it has only one.
+
+    Raises:
+        SettingsError: every batch would be of one sample, and the model has batch normalisation.
+    """
 
     def __init__(
         self, model: nn.Module, samples: Samples, batch_size: int, seed: int, device: Device
@@ -52,20 +60,23 @@ class ImageTask:
             self._images, self._labels = (
                 tensor.to(device.torch) for tensor in (self._images, self._labels)
             )
+        self._least = 2 if has_batchnorm(model) else 1
+        check_batch_size(model, batch_size)
         self._batch_size = batch_size
         self._seed = seed
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-len(self._labels) // self._batch_size)
+        whole, rest = divmod(len(self._labels), self._batch_size)
+        return whole + (rest >= self._least)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs float32 (B, 3, 32, 32), labels int64 (B,)); every sample once per epoch."""
+        """(inputs float32 (B, 3, 32, 32), labels int64 (B,)); a sample once per epoch."""
         generator = torch.Generator().manual_seed(seed_for(self._seed, epoch, "order"))
         order = torch.randperm(len(self._labels), generator=generator)
         order = order.to(self._labels.device)
-        for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
+        for number in range(self.batches_per_epoch):
+            chosen = order[number * self._batch_size :][: self._batch_size]
             yield normalise(self._images[chosen], torch.channels_last), self._labels[chosen]
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:
@@ -81,6 +92,19 @@ class ImageTask:
     def extra_state(self) -> dict[str, Tensor]:
         """Nothing: the network's weights are all there is."""
         return {}
+
+
+def check_batch_size(model: nn.Module, batch_size: int) -> None:
+    """Batch normalisation needs two samples at least.
+
+    Raises:
+        SettingsError: the model has it, and every batch would be of one sample.
+    """
+    if batch_size < 2 and has_batchnorm(model):
+        raise SettingsError(
+            "batches of one sample can't train a model with batch normalisation",
+            hint="set batch_size to 2 or more",
+        )
 
 
 def check_labels(samples: Samples, classes: int, name: str) -> None:

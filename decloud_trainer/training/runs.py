@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +18,20 @@ from decloud_trainer import files
 from decloud_trainer.errors import CorruptionError, Diverged, OutOfTime, UnknownArchitecture
 from decloud_trainer.training import datasets
 from decloud_trainer.training.artifacts import Loaded, difference, load_model, serialise
+from decloud_trainer.training.convention import (
+    MEASURED_BATCHES,
+    STATISTICS,
+    carried,
+    has_batchnorm,
+    measure_statistics,
+    submittable,
+)
 from decloud_trainer.training.datasets import SIDE, Samples
 from decloud_trainer.training.device import Device, choose_device
-from decloud_trainer.training.image_task import ImageTask, check_labels
+from decloud_trainer.training.image_task import ImageTask, check_batch_size, check_labels
 from decloud_trainer.training.loop import Epoch, Plan, state_of, train
-from decloud_trainer.training.networks import Architecture, recognise
+from decloud_trainer.training.memory import check_fits
+from decloud_trainer.training.networks import Architecture, Shape, recognise
 from decloud_trainer.training.scoring import Scorer
 from decloud_trainer.training.spec import (
     MAX_MODEL_BYTES,
@@ -40,6 +51,10 @@ ARTIFACT = "gradient.pt"
 # Passes after the planned ones, while the preview doesn't beat the base and no deadline ends it.
 EXTRA_EPOCHS = 20
 BENCHMARK_S = 0.7
+# For three batches; where they take longer, the measurement ends with the batch then under way.
+WARM_UP_S = 3.0
+# Rather too slow: differences, serialising, reading back and writing an artefact.
+STORED_BYTES_PER_S = 100e6
 BENCHMARK_BATCH = 32
 
 
@@ -58,16 +73,19 @@ def inspect_model(spec: InspectSpec, hooks: Hooks) -> ModelInfo:
     Raises:
         HostileFile, TooLarge, ContentMismatch: the file must not be used.
         UnknownArchitecture: it is no network that we know.
-        SettingsError: the device asked for isn't there.
+        TrainingError: this machine's memory can't hold its training.
+        SettingsError: the device asked for isn't there, or the batch size can't train the network.
     """
     hooks.progress(Progress("load"))
     loaded = load_model(spec.model, spec.max_bytes, spec.sha256)
     architecture = recognise(loaded.shapes)
     device = choose_device(spec.device, spec.threads)
+    check_batch_size(architecture.empty(), spec.batch_size)
+    memory_bytes = check_fits(architecture, spec.batch_size, device)
     return ModelInfo(
         architecture=architecture.name,
         classes=architecture.classes,
-        parameters=sum(value.numel() for value in loaded.tensors.values()),
+        parameters=sum(math.prod(shape) for shape in architecture.parameters().values()),
         sha256=loaded.sha256,
         bytes=loaded.bytes,
         samples_per_s=_benchmark(loaded, architecture, device, hooks),
@@ -75,11 +93,12 @@ def inspect_model(spec: InspectSpec, hooks: Hooks) -> ModelInfo:
         threads=device.threads,
         precision=device.precision_name,
         torch=torch.__version__,
+        memory_bytes=memory_bytes,
     )
 
 
 def _benchmark(loaded: Loaded, architecture: Architecture, device: Device, hooks: Hooks) -> float:
-    """Samples per second of the real loop on made-up images, after a warm-up."""
+    """Samples per second of the real loop on made-up images, after a warm-up if that is quick."""
     random = np.random.default_rng(0)
     samples = Samples(
         random.integers(0, 256, (BENCHMARK_BATCH * 500, SIDE, SIDE), dtype=np.uint8),
@@ -88,7 +107,7 @@ def _benchmark(loaded: Loaded, architecture: Architecture, device: Device, hooks
     model = architecture.with_weights(loaded.tensors)
     task = ImageTask(model, samples, BENCHMARK_BATCH, 0, device)
     speed = 0.0
-    for max_batches, seconds in ((3, 60.0), (0, BENCHMARK_S)):
+    for max_batches, seconds in ((3, WARM_UP_S), (0, BENCHMARK_S)):
         plan = Plan(1, 1, 1e-6, 0, max_batches, deadline=hooks.clock() + seconds)
         for epoch in train(
             task,
@@ -99,6 +118,8 @@ def _benchmark(loaded: Loaded, architecture: Architecture, device: Device, hooks
             should_stop=hooks.should_stop,
         ):
             speed = epoch.samples / max(epoch.seconds, 1e-9)
+            if epoch.seconds >= WARM_UP_S:
+                return round(speed, 1)
     return round(speed, 1)
 
 
@@ -112,7 +133,7 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
 
     Raises:
         HostileFile, TooLarge, ContentMismatch, UnknownArchitecture: the model can't be used.
-        DatasetUnavailable, TrainingError: the data can't.
+        DatasetUnavailable, TrainingError: the data can't, or the memory doesn't suffice.
         OutOfTime: it was stopped before the first batch.
         Diverged: the weights are of no use.
     """
@@ -124,20 +145,23 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
     loaded = load_model(spec.model.path, MAX_MODEL_BYTES, spec.model.sha256)
     architecture = _expected_architecture(loaded, spec)
     device = choose_device(spec.device, spec.threads)
+    check_fits(architecture, spec.batch_size, device)
     hooks.progress(Progress("data"))
     samples = datasets.load(spec.data).split("train")
     check_labels(samples, architecture.classes, spec.data.name)
 
+    scale = spec.artifact.apply_scale
     before_scoring = hooks.clock()
     scorer = _make_scorer(spec, loaded, architecture, hooks)
     scoring_s = hooks.clock() - before_scoring
     task = ImageTask(
         architecture.with_weights(loaded.tensors), samples, spec.batch_size, spec.seed, device
     )
-    run = _Run(spec, loaded.tensors, folder, scorer)
+    run = _Run(spec, loaded.tensors, carried(architecture, scale), folder, scorer)
+    ending_s = 1.5 * scoring_s + 0.5 + loaded.bytes / STORED_BYTES_PER_S
     epochs = train(
         task,
-        _plan(spec, scorer, scoring_s),
+        _plan(spec, scorer, ending_s),
         device,
         clock=hooks.clock,
         progress=hooks.progress,
@@ -147,7 +171,7 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
         for epoch in epochs:
             run.record(epoch)
             if run.is_due(epoch):
-                run.consider(state_of(task))
+                run.consider(_scored_state(task, loaded, run.carried, device))
             if run.is_enough(epoch):
                 break
     except Diverged as error:
@@ -155,6 +179,17 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
             raise
         log.warning("%s; the best artefact from before is kept", error)
     return run.result(device, hooks.clock() - started)
+
+
+def _scored_state(
+    task: ImageTask, loaded: Loaded, keys: Mapping[str, Shape], device: Device
+) -> dict[str, Tensor]:
+    """The state that the scoring side shall arrive at, as far as an artefact can carry it."""
+    if has_batchnorm(task.model):
+        # Epoch 0 is never trained. The same samples each time: a run can be repeated.
+        batches = itertools.islice(task.batches(0), MEASURED_BATCHES)
+        measure_statistics(task.model, (inputs for inputs, _ in batches), device)
+    return submittable(task.model, state_of(task), loaded.tensors, keys)
 
 
 def _expected_architecture(loaded: Loaded, spec: TrainSpec) -> Architecture:
@@ -178,8 +213,8 @@ def _make_scorer(
     return Scorer(loaded.tensors, architecture, held_out, spec.artifact.apply_scale, hooks.progress)
 
 
-def _plan(spec: TrainSpec, scorer: Scorer | None, scoring_s: float) -> Plan:
-    """The loop's plan; its deadline leaves time to score and store what it will have."""
+def _plan(spec: TrainSpec, scorer: Scorer | None, ending_s: float) -> Plan:
+    """The loop's plan; its deadline leaves the time to score and store what it will have."""
     extra = 0
     if scorer and spec.until_improved:
         extra = EXTRA_EPOCHS if spec.deadline is None else 10**6
@@ -189,7 +224,7 @@ def _plan(spec: TrainSpec, scorer: Scorer | None, scoring_s: float) -> Plan:
         learning_rate=spec.learning_rate,
         seed=spec.seed,
         max_batches=spec.max_batches,
-        deadline=None if spec.deadline is None else spec.deadline - 1.5 * scoring_s - 0.5,
+        deadline=None if spec.deadline is None else spec.deadline - ending_s,
     )
 
 
@@ -199,6 +234,7 @@ class _Run:
 
     spec: TrainSpec
     base: dict[str, Tensor]
+    carried: dict[str, Shape]
     folder: Path
     scorer: Scorer | None
     epochs: list[Epoch] = field(default_factory=list)
@@ -234,7 +270,14 @@ class _Run:
     def consider(self, trained: dict[str, Tensor]) -> None:
         """Make the artefact of a state; store it if it is the best so far."""
         convention: ArtifactSpec = self.spec.artifact
-        gradient = difference(self.base, trained, convention.apply_scale, convention.dtype)
+        gradient = difference(
+            self.base,
+            trained,
+            convention.apply_scale,
+            convention.dtype,
+            # Few, and a variance that is rounded below zero would spoil everything.
+            exact=[key for key in trained if key.endswith(STATISTICS)],
+        )
         data = serialise(gradient)
         preview = self.scorer.preview(data) if self.scorer else None
         if preview and self.best and self.best[1] and preview.after <= self.best[1].after:

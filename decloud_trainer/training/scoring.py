@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from decloud_trainer.training.artifacts import apply, check_own
+from decloud_trainer.training.convention import carried
 from decloud_trainer.training.datasets import Samples
 from decloud_trainer.training.evaluate import count_correct, percent
 from decloud_trainer.training.image_task import scoring_batches
@@ -35,17 +36,17 @@ class Scorer:
         self._architecture = architecture
         self._samples = samples
         self._apply_scale = apply_scale
+        self._carried = carried(architecture, apply_scale)
         self._progress = progress
         self.before = self._accuracy(base, "baseline")
 
     def preview(self, artifact: bytes) -> Preview:
-        """Load the bytes back, apply them, evaluate.
+        """Load the bytes back, apply them, evaluate; what they don't carry stays the base's.
 
         Raises:
             HostileFile: the bytes are no usable artefact of this model.
         """
-        shapes = {key: tuple(value.shape) for key, value in self._base.items()}
-        gradient = check_own(artifact, shapes)
+        gradient = check_own(artifact, self._carried)
         applied = apply(self._base, gradient, self._apply_scale)
         return Preview(self.before, self._accuracy(applied, "preview"), len(self._samples))
 

@@ -21,7 +21,24 @@ Json: TypeAlias = dict[str, Any]
 Stopped: TypeAlias = Literal["complete", "deadline", "stop"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-ARCHITECTURES = ("simple_cnn",)
+ARCHITECTURES = (
+    "simple_cnn",
+    "medium_cnn",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "vgg11",
+    "vgg16",
+    "densenet121",
+    "vit_b_16",
+    "vit_b_32",
+)
 MAX_CLASSES = 1000
 MAX_MODEL_BYTES = 2 * 1024**3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -149,7 +166,8 @@ class ArtifactSpec:
     """The upload convention, as plain values.
 
     Attributes:
-        apply_scale: the scoring side computes ``new = base + apply_scale * artefact``.
+        apply_scale: the scoring side computes ``new = base + apply_scale * artefact``: a negative
+            one for named parameters only, a positive one for float buffers, too.
         dtype: in what precision the artefact is stored.
     """
 
@@ -175,6 +193,7 @@ class InspectSpec:
 
     Attributes:
         device, threads: where the speed is measured, as in `TrainSpec`.
+        batch_size: what the training will use; its memory must suffice for that.
     """
 
     model: Path
@@ -182,9 +201,11 @@ class InspectSpec:
     sha256: str | None = None
     device: str = "auto"
     threads: int = 0
+    batch_size: int = 32
 
     def __post_init__(self) -> None:
         _absolute("model path", self.model)
+        _whole("batch_size", self.batch_size, 1, 65_536)
         _whole("max_bytes", self.max_bytes, 1, MAX_MODEL_BYTES)
         _device(self.device)
         _whole("threads", self.threads, 0, 1024)
@@ -291,7 +312,9 @@ class ModelInfo:
     """What `inspect` found.
 
     Attributes:
+        parameters: trained numbers; buffers are not counted.
         samples_per_s: a short measurement of training on this machine.
+        memory_bytes: an estimate of the training's peak with the batch size asked for; 0 = unknown.
         device, threads, precision: on what it was measured; the precision is that of the forward
             pass.
         torch: its version.
@@ -307,6 +330,7 @@ class ModelInfo:
     threads: int = 0
     precision: str = ""
     torch: str = ""
+    memory_bytes: int = 0
 
     @classmethod
     def from_json(cls, data: object) -> ModelInfo:

@@ -88,7 +88,7 @@ def test_dataset_names_have_one_spelling() -> None:
         ("learning_rate", "0.1", "learning_rate"),
         ("deadline", float("inf"), "deadline"),
         ("device", "tpu", "device"),
-        ("architecture", "resnet18", "architecture"),
+        ("architecture", "resnet19", "architecture"),
         ("until_improved", 1, "until_improved"),
         ("model.sha256", "AB" * 32, "sha256"),
         ("model.path", "model.pt", "absolute"),

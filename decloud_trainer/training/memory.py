@@ -1,0 +1,106 @@
+"""How much memory a training takes and there is, told before it is begun."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from decloud_trainer.errors import TrainingError
+from decloud_trainer.training.device import Device
+from decloud_trainer.training.networks import SIDE, Architecture
+
+# Python, torch and torchvision, and data sets of the usual size.
+PROCESS_BYTES = 800 * 1024**2
+# Float32 copies of every tensor at the peak, while an artefact is previewed: base, model, gradient,
+# Adam's two, trained state, artefact (as tensors, twice as bytes, once read back), the base with it
+# applied, and the network that is scored.
+WEIGHT_COPIES = 12
+COUNTED_SAMPLES = 2  # batch normalisation needs as many
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def training_bytes(architecture: Architecture, batch_size: int) -> int:
+    """An estimate of the peak of a training with artefacts in float32, in bytes.
+
+    What the network keeps for the backward pass is counted on two samples; it grows with them.
+    """
+    # Without values: what they are doesn't matter. torch's meta device would need no memory, but
+    # a second to load what it infers shapes with.
+    model = architecture.empty().to_empty(device="cpu")
+    state = list(model.state_dict().values())
+    known = {value.untyped_storage().data_ptr() for value in state}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        # Keeping the tensor keeps its storage's address from being used for another one.
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.zeros(COUNTED_SAMPLES, 3, SIDE, SIDE))
+    activations: int = sum(
+        tensor.untyped_storage().nbytes()
+        for address, tensor in kept.items()
+        if address not in known
+    )
+    weights = sum(value.numel() * value.element_size() for value in state)
+    activations = activations * batch_size // COUNTED_SAMPLES
+    return int(PROCESS_BYTES + WEIGHT_COPIES * weights + activations)
+
+
+def check_fits(architecture: Architecture, batch_size: int, device: Device) -> int:
+    """The estimate of `training_bytes`, if the device's memory can hold as much.
+
+    Raises:
+        TrainingError: it can't; the message says what is needed and what is there.
+    """
+    needed = training_bytes(architecture, batch_size)
+    there = _memory_of(device)
+    if there is not None and needed > there:
+        raise TrainingError(
+            f"{architecture.name} with {architecture.classes} classes needs about "
+            f"{needed / 1e9:.1f} GB to train in batches of {batch_size}, "
+            f"{device.name} has {there / 1e9:.1f} GB",
+            hint="lower batch_size, or give this machine more memory",
+        )
+    return needed
+
+
+def _memory_of(device: Device) -> int | None:
+    if device.torch.type == "cuda":
+        return int(torch.cuda.get_device_properties(device.torch).total_memory)
+    return machine_bytes()
+
+
+def machine_bytes() -> int | None:
+    """What this process may use in all: the machine's memory, or less in a container or service.
+
+    None where the system doesn't tell.
+    """
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    return min([total, *_cgroup_limits()]) if total > 0 else None
+
+
+def _cgroup_limits() -> list[int]:
+    """The memory limits of this process's control groups (version 2), from its own upwards."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text("ascii").splitlines()
+        own = next(line[3:] for line in lines if line.startswith("0::"))
+    except (OSError, StopIteration, UnicodeDecodeError):
+        return []
+    folder = CGROUPS / own.strip("/")
+    limits = []
+    for each in (folder, *folder.parents):
+        if not each.is_relative_to(CGROUPS):
+            break
+        try:
+            limits.append(int((each / "memory.max").read_text("ascii")))
+        except (OSError, ValueError):  # the root has none; "max" is no limit
+            continue
+    return limits
