@@ -39,6 +39,7 @@ COMMANDS = {
     "service": ("service", "Run the daemon in the background, also after a restart."),
     "datasets": ("datasets", "Show, fetch and check datasets."),
     "device": ("device", "Show what training would use, and how fast it is."),
+    "bench": ("bench", "Measure training beside a plain loop."),
     "version": ("version", "Show versions of this program and its parts."),
     "demo": ("demo", "Watch a whole round earn its reward on a local network."),
 }

@@ -375,7 +375,8 @@ def test_full_control_over_each_step(network: Network, home: Path, funded: str) 
     """list, join, train, claim, status; and on the way the three troubles that are documented,
     each said in its phrase and mended with its commands."""
     (number,) = network.post()
-    assert re.search(rf"^ *{number} +WaitingTrainers +Custom", works("decloud-trainer list"), re.M)
+    waits = rf"^ *{number} +Waiting(Validator|Trainers) +Custom"
+    assert re.search(waits, works("decloud-trainer list"), re.M)
     works("decloud-trainer list --status training")
 
     refused = shell(f"decloud-trainer join {number}")

@@ -194,3 +194,12 @@ def test_helps_are_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_bench_compares_our_loop_with_a_plain_one() -> None:
+    """Both figures are measured here and now, and the ratio is theirs."""
+    found = run("bench", "--turns", "1", "--json").json
+    assert found["ours"] > 0
+    assert found["plain"] > 0
+    assert found["ratio"] == found["ours"] / found["plain"]
+    assert found["turns"] == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from aiohttp import web
 from loopback import serve
 from solders.keypair import Keypair
-from terminal import Terminal, run
+from terminal import COMMAND, Terminal, run
 
 
 def stored(own_home: Path) -> dict[str, Any]:
@@ -172,3 +174,15 @@ def test_setup_never_loses_a_key(refused: None) -> None:
     assert key not in done.out
     assert kept.stat().st_mode & 0o777 == 0o600
     assert run("--keypair", str(kept), "wallet", "show", "--json").json["address"] == pubkey
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_the_recording_of_setup_can_be_made_again(own_home: Path) -> None:
+    """The script that answers setup in a tmux terminal ends with a configured trainer."""
+    script = Path(__file__).parent.parent / "recordings" / "setup.sh"
+    done = subprocess.run(
+        ["bash", str(script), *COMMAND], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "custom:digits" in done.stdout
+    assert done.stdout.rstrip().endswith("[exit 0]")

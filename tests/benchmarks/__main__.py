@@ -6,12 +6,16 @@ beside a reference measured in the same minutes, run by run in turn; medians are
 
 from __future__ import annotations
 
+import os
+
 from tests.benchmarks import startup
 
 if __name__ == "__main__":
     # First, and before torch is in this process: a child's peak memory counts what it was
     # forked from.
     startup.measure()
+    # As in a training child: threads that wait don't spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tests.benchmarks import training
 
     training.measure()
