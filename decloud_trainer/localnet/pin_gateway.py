@@ -6,6 +6,7 @@ Files, ranges of them, folders, single blocks (`?format=raw`) and CAR files (`?f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mimetypes
 from collections.abc import Iterator
 from typing import Protocol
@@ -93,12 +94,13 @@ class Gateway:
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = length
         await response.prepare(request)
-        if request.method == hdrs.METH_GET:
-            wrong = self._faults is not None and self._faults.take("gateway_wrong_bytes")
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-                await response.write(_flip(chunk) if wrong and chunk else chunk)
-                wrong = False
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):  # the reader may go at any time
+            if request.method == hdrs.METH_GET:
+                wrong = self._faults is not None and self._faults.take("gateway_wrong_bytes")
+                while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                    await response.write(_flip(chunk) if wrong and chunk else chunk)
+                    wrong = False
+            await response.write_eof()
         return response
 
 

@@ -163,7 +163,7 @@ def local_network(*words: str) -> Iterator[dict[str, Any]]:
     with running("localnet", "up", "--json", *free, *words) as network:
         yield network.line()
         done = network.end(signal.SIGTERM)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, ""), (done.code, done.err)
 
 
 def descendants(pid: int) -> list[int]:

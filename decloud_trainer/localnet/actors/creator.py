@@ -19,7 +19,8 @@ from decloud_trainer.localnet.actors.content import Content
 from decloud_trainer.localnet.actors.keys import actor_key
 
 SPARE_LAMPORTS = 100_000_000  # rent and fees of a round, many times over
-ATTEMPTS = 5
+# Another creator's round counts only once it is confirmed, some slots later.
+ATTEMPTS, PAUSE_S = 20, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def post_round(chain: ActorChain, content: Content, offer: Offer) -> Posted:
             # Another creator was quicker with this number: its account exists.
             if error.name not in ("InvalidRoundId", "AlreadyInUse") or not attempts:
                 raise
+            time.sleep(PAUSE_S)
 
 
 def ensure_counter(chain: ActorChain) -> int:
