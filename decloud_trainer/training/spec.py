@@ -6,20 +6,18 @@ round that wants them. Nothing here imports torch, so the parent process may use
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from decloud_trainer.errors import SettingsError
 from decloud_trainer.names import dataset_key
+from decloud_trainer.training.values import Json, as_json, fields, finite, require, whole
 
-Json: TypeAlias = dict[str, Any]
 Stopped: TypeAlias = Literal["complete", "deadline", "stop"]
+Modality: TypeAlias = Literal["image", "text", "tabular"]
 
+MODALITIES = ("image", "text", "tabular")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 ARCHITECTURES = (
     "simple_cnn",
@@ -46,25 +44,9 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 _DATASET = re.compile(r"[a-z0-9]{1,40}")
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SettingsError(message)
-
-
-def _whole(name: str, value: object, low: int, high: int) -> None:
-    good = type(value) is int and low <= value <= high
-    _require(good, f"{name} must be a whole number from {low} to {high}, not {value!r}")
-
-
-def _finite(name: str, value: object) -> float:
-    good = type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-    _require(good, f"{name} must be a finite number, not {value!r}")
-    return float(value)  # type: ignore[arg-type]
-
-
 def _absolute(name: str, value: object) -> None:
     good = isinstance(value, Path) and value.is_absolute()
-    _require(good, f"{name} must be an absolute path, not {str(value)!r}")
+    require(good, f"{name} must be an absolute path, not {str(value)!r}")
 
 
 def _path(value: object) -> object:
@@ -73,41 +55,12 @@ def _path(value: object) -> object:
 
 def _digest(name: str, value: object) -> None:
     good = isinstance(value, str) and _SHA256.fullmatch(value) is not None
-    _require(good, f"{name} must be 64 lower-case hex digits, not {value!r}")
+    require(good, f"{name} must be 64 lower-case hex digits, not {value!r}")
 
 
 def _device(value: object) -> None:
     good = isinstance(value, str) and _DEVICE.fullmatch(value) is not None
-    _require(good, f"device {value!r} is none of auto, cpu, cuda, cuda:N, mps")
-
-
-def _fields(kind: type, data: object) -> Json:
-    """`data` as keyword arguments for the dataclass `kind`: a JSON object with its fields only."""
-    _require(isinstance(data, Mapping), f"{kind.__name__} must be a JSON object, not {data!r}")
-    assert isinstance(data, Mapping)
-    known = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(str(key) for key in data if key not in known)
-    _require(not unknown, f"{kind.__name__} has no field {', '.join(unknown)}")
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in data
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    _require(not missing, f"{kind.__name__} lacks {', '.join(missing)}")
-    return dict(data)
-
-
-def _json(value: object) -> Any:
-    """A spec or result as plain JSON values; paths become strings, tuples lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_json(item) for item in value]
-    return value
+    require(good, f"device {value!r} is none of auto, cpu, cuda, cuda:N, mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +76,8 @@ class ModelFile:
 
     @classmethod
     def from_json(cls, data: object) -> ModelFile:
-        fields = _fields(cls, data)
-        return cls(**{**fields, "path": _path(fields["path"])})
+        given = fields(cls, data)
+        return cls(**{**given, "path": _path(given["path"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +96,9 @@ class DataSpec:
     data_dir: Path
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.name, str), f"dataset name must be a text, not {self.name!r}")
+        require(isinstance(self.name, str), f"dataset name must be a text, not {self.name!r}")
         key = dataset_key(self.name)
-        _require(_DATASET.fullmatch(key) is not None, f"{self.name!r} is no dataset name")
+        require(_DATASET.fullmatch(key) is not None, f"{self.name!r} is no dataset name")
         object.__setattr__(self, "name", key)
         if self.path is not None:
             _absolute(f"the path of dataset {key}", self.path)
@@ -153,12 +106,12 @@ class DataSpec:
 
     @classmethod
     def from_json(cls, data: object) -> DataSpec:
-        fields = _fields(cls, data)
-        paths = {"path": _path(fields["path"]), "data_dir": _path(fields["data_dir"])}
-        return cls(**{**fields, **paths})
+        given = fields(cls, data)
+        paths = {"path": _path(given["path"]), "data_dir": _path(given["data_dir"])}
+        return cls(**{**given, **paths})
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +128,16 @@ class ArtifactSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        scale = _finite("apply_scale", self.apply_scale)
-        _require(1e-6 <= abs(scale) <= 1e6, f"apply_scale {scale} makes no usable artefact")
+        scale = finite("apply_scale", self.apply_scale)
+        require(1e-6 <= abs(scale) <= 1e6, f"apply_scale {scale} makes no usable artefact")
         object.__setattr__(self, "apply_scale", scale)
-        _require(
+        require(
             self.dtype in DTYPES, f"artefact dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
         )
 
     @classmethod
     def from_json(cls, data: object) -> ArtifactSpec:
-        return cls(**_fields(cls, data))
+        return cls(**fields(cls, data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,20 +158,20 @@ class InspectSpec:
 
     def __post_init__(self) -> None:
         _absolute("model path", self.model)
-        _whole("batch_size", self.batch_size, 1, 65_536)
-        _whole("max_bytes", self.max_bytes, 1, MAX_MODEL_BYTES)
+        whole("batch_size", self.batch_size, 1, 65_536)
+        whole("max_bytes", self.max_bytes, 1, MAX_MODEL_BYTES)
         _device(self.device)
-        _whole("threads", self.threads, 0, 1024)
+        whole("threads", self.threads, 0, 1024)
         if self.sha256 is not None:
             _digest("sha256", self.sha256)
 
     @classmethod
     def from_json(cls, data: object) -> InspectSpec:
-        fields = _fields(cls, data)
-        return cls(**{**fields, "model": _path(fields["model"])})
+        given = fields(cls, data)
+        return cls(**{**given, "model": _path(given["model"])})
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +182,10 @@ class PrepareSpec:
 
     @classmethod
     def from_json(cls, data: object) -> PrepareSpec:
-        return cls(DataSpec.from_json(_fields(cls, data)["data"]))
+        return cls(DataSpec.from_json(fields(cls, data)["data"]))
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,36 +228,36 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         known = ", ".join(ARCHITECTURES)
-        _require(
+        require(
             self.architecture in ARCHITECTURES,
             f"architecture {self.architecture!r} is none of {known}",
         )
-        _whole("classes", self.classes, 2, MAX_CLASSES)
-        _whole("epochs", self.epochs, 1, 100_000)
-        _whole("batch_size", self.batch_size, 1, 65_536)
-        _whole("max_batches", self.max_batches, 0, 10**9)
-        _whole("seed", self.seed, 0, 2**63 - 1)
-        _whole("threads", self.threads, 0, 1024)
-        rate = _finite("learning_rate", self.learning_rate)
-        _require(0 < rate <= 10, f"learning_rate must be above 0 and at most 10, not {rate}")
+        whole("classes", self.classes, 2, MAX_CLASSES)
+        whole("epochs", self.epochs, 1, 100_000)
+        whole("batch_size", self.batch_size, 1, 65_536)
+        whole("max_batches", self.max_batches, 0, 10**9)
+        whole("seed", self.seed, 0, 2**63 - 1)
+        whole("threads", self.threads, 0, 1024)
+        rate = finite("learning_rate", self.learning_rate)
+        require(0 < rate <= 10, f"learning_rate must be above 0 and at most 10, not {rate}")
         _device(self.device)
         if self.deadline is not None:
-            _finite("deadline", self.deadline)
-        _require(isinstance(self.until_improved, bool), "until_improved must be true or false")
+            finite("deadline", self.deadline)
+        require(isinstance(self.until_improved, bool), "until_improved must be true or false")
 
     @classmethod
     def from_json(cls, data: object) -> TrainSpec:
-        fields = _fields(cls, data)
-        fields["model"] = ModelFile.from_json(fields["model"])
-        fields["data"] = DataSpec.from_json(fields["data"])
-        if fields["preview"] is not None:
-            fields["preview"] = DataSpec.from_json(fields["preview"])
-        if "artifact" in fields:
-            fields["artifact"] = ArtifactSpec.from_json(fields["artifact"])
-        return cls(**fields)
+        given = fields(cls, data)
+        given["model"] = ModelFile.from_json(given["model"])
+        given["data"] = DataSpec.from_json(given["data"])
+        if given["preview"] is not None:
+            given["preview"] = DataSpec.from_json(given["preview"])
+        if "artifact" in given:
+            given["artifact"] = ArtifactSpec.from_json(given["artifact"])
+        return cls(**given)
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,27 +287,32 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, data: object) -> ModelInfo:
-        return cls(**_fields(cls, data))
+        return cls(**fields(cls, data))
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What `prepare` made ready: samples of each split (0 = not there), classes, content digest."""
+    """What `prepare` made ready: samples of each split (0 = not there), classes, content digest,
+    and what an input is (``image``, ``text`` or ``tabular``)."""
 
     train: int
     test: int
     classes: int
     fingerprint: str
+    modality: Modality = "image"
+
+    def __post_init__(self) -> None:
+        require(self.modality in MODALITIES, f"{self.modality!r} is no kind of data")
 
     @classmethod
     def from_json(cls, data: object) -> DataInfo:
-        return cls(**_fields(cls, data))
+        return cls(**fields(cls, data))
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +330,7 @@ class Preview:
 
     @classmethod
     def from_json(cls, data: object) -> Preview:
-        return cls(**_fields(cls, data))
+        return cls(**fields(cls, data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,14 +364,14 @@ class TrainResult:
 
     @classmethod
     def from_json(cls, data: object) -> TrainResult:
-        fields = _fields(cls, data)
-        if fields["preview"] is not None:
-            fields["preview"] = Preview.from_json(fields["preview"])
-        _require(isinstance(fields["loss"], (list, tuple)), "loss must be a list of numbers")
-        return cls(**{**fields, "loss": tuple(fields["loss"])})
+        given = fields(cls, data)
+        if given["preview"] is not None:
+            given["preview"] = Preview.from_json(given["preview"])
+        require(isinstance(given["loss"], (list, tuple)), "loss must be a list of numbers")
+        return cls(**{**given, "loss": tuple(given["loss"])})
 
     def to_json(self) -> Json:
-        return _json(self)  # type: ignore[no-any-return]
+        return as_json(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,4 +397,4 @@ class Progress:
 
     def to_json(self) -> Json:
         """Only the fields that are known."""
-        return {key: value for key, value in _json(self).items() if value is not None}
+        return {key: value for key, value in as_json(self).items() if value is not None}
