@@ -166,7 +166,7 @@ def pin_service_of(settings: Settings) -> PinService | None:
 
 def data_specs(settings: Settings) -> dict[str, dict[str, Any]]:
     """Dataset key -> data spec of the training core, for all that can be trained here."""
-    from decloud_trainer.training.datasets import CLASSES
+    from decloud_trainer.training.published import CLASSES
 
     data_dir = str(cache_dir() / "datasets")
     paths = {
@@ -186,7 +186,7 @@ def describe_data_folder(path: str) -> str:
     found = find_format(Path(path).expanduser())
     return (
         f"{found.format} format, {found.train:,} training and {found.test:,} test samples of "
-        f"{found.pixels}, {found.classes} classes"
+        f"{found.inputs}, {found.classes} classes"
     )
 
 

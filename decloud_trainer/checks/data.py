@@ -10,8 +10,9 @@ from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.names import dataset_key
-from decloud_trainer.training.datasets import PACKAGED, Found, find
-from decloud_trainer.training.formats import TORCHVISION
+from decloud_trainer.training.datasets import find
+from decloud_trainer.training.published import DOWNLOADED, PACKAGED
+from decloud_trainer.training.samples import Found
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.wiring import data_specs
 
@@ -112,7 +113,7 @@ def _source(spec: DataSpec | None) -> str:
         return ""
     if spec.path is not None:
         return "path"
-    return "shipped" if spec.name in PACKAGED else "download" if spec.name in TORCHVISION else ""
+    return "shipped" if spec.name in PACKAGED else "download" if spec.name in DOWNLOADED else ""
 
 
 def data_checks(settings: Settings) -> list[Check]:

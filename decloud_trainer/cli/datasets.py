@@ -95,7 +95,7 @@ def fetch(name: str, as_json: bool) -> None:
     No round then has to wait for it. Data that is here already is only prepared.
     """
     from decloud_trainer.checks.data import data_spec, local_data
-    from decloud_trainer.training.formats import TORCHVISION
+    from decloud_trainer.training.published import DOWNLOADED
 
     settings = settings_file.load().settings
     local = local_data(settings, name)
@@ -104,7 +104,7 @@ def fetch(name: str, as_json: bool) -> None:
         raise _unknown(local)
     if local.trained_on != local.key and not as_json:
         click.echo(f"{local.key} is trained on {local.trained_on} (mapping)")
-    folder = spec.data_dir / "downloads" / TORCHVISION.get(spec.name, "-")
+    folder = spec.data_dir / "downloads" / DOWNLOADED.get(spec.name, "-")
     info = asyncio.run(_fetch(spec, folder, quiet=as_json))
     if as_json:
         print_json({"dataset": local.key, "trained_on": local.trained_on, **info})
@@ -202,7 +202,7 @@ def _check_folder(path: Path, as_json: bool) -> None:
 
 def _facts(found: Any) -> dict[str, str]:
     return {
-        "Format": f"{found.format}, images of {found.pixels}",
+        "Format": f"{found.format}, {found.inputs}",
         "Training": f"{found.train:,} samples",
         "Test": f"{found.test:,} samples" if found.test else "none: scores can't be previewed",
         "Classes": str(found.classes),

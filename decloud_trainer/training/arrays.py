@@ -26,6 +26,7 @@ from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.split import (
     MAX_BYTES,
     MAX_SIDE,
+    ImageSplit,
     Labels,
     Pixels,
     Summary,
@@ -58,7 +59,7 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True)
-class ArraySplit:
+class ArraySplit(ImageSplit):
     """A pair of arrays."""
 
     images: Array
@@ -76,7 +77,7 @@ class ArraySplit:
         shape = self._image_shape()
         labels = self._labels(shape[0])
         channels = shape[3] if len(shape) == 4 else 1
-        return Summary(shape[0], shape[1], channels, int(labels.max()) + 1)
+        return Summary(shape[0], int(labels.max()) + 1, side=shape[1], channels=channels)
 
     def read(self) -> tuple[Pixels, Labels]:
         shape = self._image_shape()

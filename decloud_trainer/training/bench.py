@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from torchvision import transforms
 
-from decloud_trainer.training.datasets import Samples, load
+from decloud_trainer.training.datasets import load
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.image_task import ImageTask
 from decloud_trainer.training.loop import Plan, train
 from decloud_trainer.training.networks import Architecture, SimpleCNN
+from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import DataSpec
 
 BATCH_SIZE = 32
@@ -98,7 +99,7 @@ def _plain_loop(samples: Samples, device: Device) -> Callable[[], None]:
             return len(samples)
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            return prepare(np.array(samples.images[index])), int(samples.labels[index])
+            return prepare(np.array(samples.inputs[index])), int(samples.labels[index])
 
     torch.manual_seed(0)
     model = Architecture("simple_cnn", 10).with_weights(SimpleCNN(10).state_dict())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.cifar_pickle import ROW_BYTES, read_batch
 from decloud_trainer.training.split import (
+    ImageSplit,
     Labels,
     Pixels,
     Readable,
@@ -85,7 +86,7 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class CifarSplit:
+class CifarSplit(ImageSplit):
     """The batches of a split, in `place`: their folder, or the archive with it."""
 
     layout: Layout
@@ -104,7 +105,7 @@ class CifarSplit:
 
     def summary(self) -> Summary:
         labels = np.concatenate([labels for _, labels in self._batches()])
-        return Summary(len(labels), 32, 3, int(labels.max()) + 1)
+        return Summary(len(labels), int(labels.max()) + 1, side=32, channels=3)
 
     def read(self) -> tuple[Pixels, Labels]:
         batches = list(self._batches())

@@ -17,7 +17,7 @@ from urllib.error import URLError
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import cifar, idx
-from decloud_trainer.training.formats import TORCHVISION
+from decloud_trainer.training.published import TORCHVISION
 
 # Without it a host that stops answering would be waited for without end.
 SILENCE_S = 60

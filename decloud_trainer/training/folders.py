@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.split import Labels, Pixels, Summary, unusable
+from decloud_trainer.training.split import ImageSplit, Labels, Pixels, Summary, unusable
 
 SIDE = 32
 SPLITS = {"train": ("train",), "test": ("test", "val")}
@@ -31,7 +31,7 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class FolderSplit:
+class FolderSplit(ImageSplit):
     """A split's image files with their classes, in order. Images are read in colour, whatever
     they are, and scaled to 32x32 as the scoring side's preprocessing does."""
 
@@ -45,7 +45,7 @@ class FolderSplit:
         return repr((self.classes, self.numbers, *names))
 
     def summary(self) -> Summary:
-        return Summary(len(self.files), 0, 3, len(self.classes))
+        return Summary(len(self.files), len(self.classes), channels=3, labels=self.classes)
 
     def read(self) -> tuple[Pixels, Labels]:
         images = np.empty((len(self.files), SIDE, SIDE, 3), dtype=np.uint8)

@@ -8,32 +8,13 @@ from pathlib import Path
 
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import arrays, cifar, folders, idx, svhn
+from decloud_trainer.training.published import TORCHVISION
 from decloud_trainer.training.split import Split
 
-# torchvision's class for a name; it is also the name of its folder.
-TORCHVISION = {
-    "mnist": "MNIST",
-    "fashionmnist": "FashionMNIST",
-    "kmnist": "KMNIST",
-    "emnist": "EMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "svhn": "SVHN",
-}
 KNOWN = (
     "MNIST-family IDX files, CIFAR batches or archives, SVHN .mat files, "
     "train/CLASS/ folders of images, or .npz/.npy arrays"
 )
-
-
-# A file of each format, in words.
-KINDS = {
-    "idx": "IDX file",
-    "cifar": "CIFAR batch",
-    "mat": "SVHN file",
-    "numpy": "array",
-    "folders": "folder of images",
-}
 
 
 def splits_in(path: Path, name: str = "") -> tuple[str, Mapping[str, Split]]:
@@ -56,8 +37,8 @@ def splits_in(path: Path, name: str = "") -> tuple[str, Mapping[str, Split]]:
     return "", {}
 
 
-def idx_splits(folder: Traversable) -> tuple[str, Mapping[str, Split]]:
-    """The same for IDX files alone, which may lie inside the package."""
+def splits_in_package(folder: Traversable) -> tuple[str, Mapping[str, Split]]:
+    """The same for what ships with the package; `folder` may lie in an archive."""
     return "idx", idx.find_splits(folder)
 
 

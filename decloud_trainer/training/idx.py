@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.split import MAX_BYTES, MAX_SIDE, Labels, Pixels, Summary, unusable
+from decloud_trainer.training.split import (
+    MAX_BYTES,
+    MAX_SIDE,
+    ImageSplit,
+    Labels,
+    Pixels,
+    Summary,
+    unusable,
+)
 
 # EMNIST has six ways to split its letters and digits; the network's is "balanced".
 SPLITS = {
@@ -29,7 +37,7 @@ SPLITS = {
 
 
 @dataclass(frozen=True, slots=True)
-class IdxSplit:
+class IdxSplit(ImageSplit):
     """The two files of a split. They may lie in a folder or inside the package."""
 
     images: Traversable
@@ -42,7 +50,7 @@ class IdxSplit:
 
     def summary(self) -> Summary:
         samples, side = self._checked_shape()
-        return Summary(samples, side, 1, int(read_labels(self.labels).max()) + 1)
+        return Summary(samples, int(read_labels(self.labels).max()) + 1, side=side, channels=1)
 
     def read(self) -> tuple[Pixels, Labels]:
         self._checked_shape()

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from decloud_trainer.errors import SettingsError, TrainingError
 from decloud_trainer.training.convention import has_batchnorm
-from decloud_trainer.training.datasets import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.evaluate import percent
+from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.task import Step, seed_for
 
 
@@ -33,7 +33,7 @@ def normalise(images: Tensor, memory_format: torch.memory_format) -> Tensor:
 
 def scoring_batches(samples: Samples, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
     """(inputs, labels) in the data's order, in the batches that the scoring side uses."""
-    images, labels = torch.from_numpy(samples.images), torch.from_numpy(samples.labels)
+    images, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
     for start in range(0, len(labels), batch_size):
         part = slice(start, start + batch_size)
         yield normalise(images[part], torch.contiguous_format), labels[part]
@@ -54,7 +54,7 @@ class ImageTask:
     ) -> None:
         # channels_last is the faster layout for convolutions; results stay repeatable.
         self.model = model.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._images = torch.from_numpy(samples.images)
+        self._images = torch.from_numpy(samples.inputs)
         self._labels = torch.from_numpy(samples.labels)
         if device.torch.type != "cpu":
             self._images, self._labels = (

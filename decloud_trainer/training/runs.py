@@ -26,12 +26,12 @@ from decloud_trainer.training.convention import (
     measure_statistics,
     submittable,
 )
-from decloud_trainer.training.datasets import SIDE, Samples
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.image_task import ImageTask, check_batch_size, check_labels
 from decloud_trainer.training.loop import Epoch, Plan, state_of, train
 from decloud_trainer.training.memory import check_fits
 from decloud_trainer.training.networks import Architecture, Shape, recognise
+from decloud_trainer.training.samples import SIDE, Samples
 from decloud_trainer.training.scoring import Scorer
 from decloud_trainer.training.spec import (
     MAX_MODEL_BYTES,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from decloud_trainer.training.artifacts import apply, check_own
 from decloud_trainer.training.convention import carried
-from decloud_trainer.training.datasets import Samples
 from decloud_trainer.training.evaluate import count_correct, percent
 from decloud_trainer.training.image_task import scoring_batches
 from decloud_trainer.training.networks import Architecture
+from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import Preview, Progress
 
 BATCH_SIZE = 64

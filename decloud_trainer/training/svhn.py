@@ -19,6 +19,7 @@ import numpy as np
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.split import (
     MAX_BYTES,
+    ImageSplit,
     Labels,
     Pixels,
     Readable,
@@ -39,7 +40,7 @@ _DTYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 9: "<f8"}
 
 
 @dataclass(frozen=True, slots=True)
-class SvhnSplit:
+class SvhnSplit(ImageSplit):
     """A split's file."""
 
     file: Path
@@ -51,7 +52,8 @@ class SvhnSplit:
 
     def summary(self) -> Summary:
         found = read_mat(self.file, with_values_of={"y"})
-        return Summary(_samples(self.file, found), 32, 3, int(_labels(self.file, found).max()) + 1)
+        samples, labels = _samples(self.file, found), _labels(self.file, found)
+        return Summary(samples, int(labels.max()) + 1, side=32, channels=3)
 
     def read(self) -> tuple[Pixels, Labels]:
         found = read_mat(self.file, with_values_of={"X", "y"})

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable, TrainingError
-from decloud_trainer.training import datasets
-from decloud_trainer.training.datasets import DataSpec, find_format, load, prepare, resize
+from decloud_trainer.training.datasets import find_format, load, prepare
+from decloud_trainer.training.decoded import resize
 from decloud_trainer.training.image_task import check_labels, normalise, scoring_batches
+from decloud_trainer.training.published import CLASSES
+from decloud_trainer.training.spec import DataSpec
 
 
 def idx_images(images: NDArray[np.uint8]) -> bytes:
@@ -106,7 +108,7 @@ def test_idx_files_are_found_under_all_their_names(
     write_family(tmp_path / "mine" / where, names, zipped)
     dataset = load(DataSpec("fashion_mnist", tmp_path / "mine", data_dir))
     images, labels = made(20, seed=20)
-    assert np.array_equal(dataset.split("train").images, resize(images))
+    assert np.array_equal(dataset.split("train").inputs, resize(images))
     assert np.array_equal(dataset.split("train").labels, labels)
     assert len(dataset.split("test")) == 10
 
@@ -171,7 +173,7 @@ def test_damaged_files_are_refused(tmp_path: Path, data_dir: Path, kind: str, zi
     name = {"images": "train-images-idx3-ubyte", "labels": "train-labels-idx1-ubyte"}[what]
     data = gzip.compress(content) if zipped else content
     (folder / (name + ".gz" * zipped)).write_bytes(data)
-    with pytest.raises(DatasetUnavailable, match="no usable IDX file"):
+    with pytest.raises(DatasetUnavailable, match=r"no usable (IDX file|file of mnist)"):
         load(DataSpec("mnist", folder, data_dir))
 
 
@@ -198,25 +200,25 @@ def test_decoding_happens_once_and_follows_the_content(tmp_path: Path, data_dir:
     folder = write_family(tmp_path / "mine")
     spec = DataSpec("mnist", folder, data_dir)
     first = load(spec)
-    array = next(data_dir.glob("decoded/*-train-images.npy"))
+    array = next(data_dir.glob("decoded/*-train-inputs.npy"))
     written = array.stat().st_mtime_ns
     assert load(spec).info == first.info
     assert array.stat().st_mtime_ns == written
 
     array.write_bytes(array.read_bytes()[:1000])
-    assert np.array_equal(load(spec).split("train").images, resize(made(20, seed=20)[0]))
+    assert np.array_equal(load(spec).split("train").inputs, resize(made(20, seed=20)[0]))
 
     (folder / "train-images-idx3-ubyte").write_bytes(idx_images(made(20, seed=99)[0]))
     changed = load(spec)
     assert changed.info.fingerprint != first.info.fingerprint
-    assert np.array_equal(changed.split("train").images, resize(made(20, seed=99)[0]))
+    assert np.array_equal(changed.split("train").inputs, resize(made(20, seed=99)[0]))
 
 
 def test_samples_cannot_be_changed_through_a_mapping(data_dir: Path) -> None:
     """Writing to mapped samples stays private: the shared cache keeps its content."""
     spec = DataSpec("digits", None, data_dir)
-    load(spec).split("train").images[0] = 7
-    assert load(spec).split("train").images[0].max() != 7
+    load(spec).split("train").inputs[0] = 7
+    assert load(spec).split("train").inputs[0].max() != 7
 
 
 def test_parallel_preparations_are_safe(tmp_path: Path, data_dir: Path) -> None:
@@ -388,4 +390,4 @@ def test_the_classes_of_unnamed_data_are_counted(tmp_path: Path, data_dir: Path)
     folder = write_family(tmp_path / "mine")
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_labels(made(20)[1] + 3))
     assert load(DataSpec("letters", folder, data_dir)).info.classes == 13
-    assert datasets.CLASSES["mnist"] == 10
+    assert CLASSES["mnist"] == 10

@@ -20,8 +20,9 @@ from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import cifar, folders
-from decloud_trainer.training.datasets import DataSpec, find_format, load
+from decloud_trainer.training.datasets import find_format, load
 from decloud_trainer.training.image_task import normalise, scoring_batches
+from decloud_trainer.training.spec import DataSpec
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_cifar_equals_torchvisions_to_the_bit(
         inputs, labels = zip(*scoring_batches(ours), strict=True)
         assert torch.equal(torch.cat(inputs), torch.stack([image for image, _ in theirs]))
         assert torch.cat(labels).tolist() == [label for _, label in theirs]
-    images = torch.from_numpy(np.array(ours.images))
+    images = torch.from_numpy(np.array(ours.inputs))
     fast = normalise(images, torch.channels_last)
     assert fast.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(fast, normalise(images, torch.contiguous_format))
@@ -79,10 +80,10 @@ def test_cifar_is_found_extracted_and_packed(tmp_path: Path, data_dir: Path, dee
         place.rename(mine / place.name)
     found = find_format(mine / deeper)
     assert (found.format, found.train, found.test, found.classes) == ("cifar", 20, 4, 4)
-    assert found.pixels == "32x32 in colour"
+    assert found.inputs == "images of 32x32 in colour"
     samples = split_of(mine / deeper, data_dir)
     expected = [colour(4, number) for number in range(5)]
-    assert np.array_equal(samples.images, np.concatenate([images for images, _ in expected]))
+    assert np.array_equal(samples.inputs, np.concatenate([images for images, _ in expected]))
     assert np.array_equal(samples.labels, np.concatenate([labels for _, labels in expected]))
 
 
@@ -127,7 +128,7 @@ def test_the_binary_version_is_read(tmp_path: Path, data_dir: Path, label_bytes:
     for name in names:
         (place / name).write_bytes(records)
     samples = split_of(place, data_dir)
-    assert np.array_equal(samples.images[:6], images)
+    assert np.array_equal(samples.inputs[:6], images)
     assert samples.labels.tolist() == labels.tolist() * len(names)
     (place / names[0]).write_bytes(records[:-1])
     with pytest.raises(DatasetUnavailable, match="no records of"):
@@ -219,7 +220,7 @@ def test_svhn_is_read_without_scipy(tmp_path: Path, data_dir: Path, zipped: bool
     assert (found.format, found.train, found.test, found.classes) == ("mat", 12, 5, 10)
     samples = split_of(tmp_path, data_dir, name="svhn")
     images, labels = colour(12, 12)
-    assert np.array_equal(samples.images, images)
+    assert np.array_equal(samples.inputs, images)
     assert samples.labels.tolist() == labels.tolist()
 
 
@@ -286,7 +287,7 @@ def test_arrays_are_found_under_their_usual_names(tmp_path: Path, data_dir: Path
         samples = split_of(tmp_path / folder, data_dir)
         small = Image.fromarray(images[3] if channels == 3 else grey[3])
         expected = small.resize((32, 32), Image.Resampling.BILINEAR)
-        assert np.array_equal(samples.images[3], np.asarray(expected))
+        assert np.array_equal(samples.inputs[3], np.asarray(expected))
         assert samples.labels.tolist() == labels.tolist()
     assert find_format(tmp_path / "one" / "mnist.npz").train == 6
 
@@ -365,7 +366,7 @@ def test_folders_equal_torchvisions_to_the_bit(tmp_path: Path, data_dir: Path, t
     theirs = ImageFolder(str(mine / "train"), transforms.Compose(steps))
     found = find_format(mine)
     assert (found.format, found.train, found.test, found.classes) == ("folders", 7, 4, 2)
-    assert found.pixels == "any size in colour"
+    assert found.inputs == "images of any size in colour"
     inputs, labels = next(scoring_batches(split_of(mine, data_dir)))
     assert torch.equal(inputs, torch.stack([image for image, _ in theirs]))
     assert labels.tolist() == [label for _, label in theirs]

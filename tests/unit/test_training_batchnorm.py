@@ -19,11 +19,11 @@ from decloud_trainer.errors import HostileFile, SettingsError
 from decloud_trainer.training import datasets, idx, runs
 from decloud_trainer.training.artifacts import MODEL_DTYPES, load_model, parse, serialise
 from decloud_trainer.training.convention import carried, measure_statistics, submittable
-from decloud_trainer.training.datasets import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.image_task import ImageTask
 from decloud_trainer.training.networks import Architecture, MediumCNN
 from decloud_trainer.training.runs import Hooks, inspect_model, train_model
+from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import (
     ArtifactSpec,
     DataSpec,
