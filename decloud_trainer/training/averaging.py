@@ -1,0 +1,69 @@
+"""A running mean of the weights: less noisy than the last step's, good at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from decloud_trainer.training.strategy import Strategy
+
+# The mean spans about the last 1/(SHARPNESS + 1) of the steps so far, however many these are: a
+# fixed decay would either keep the beginning of a short run or forget most of a long one.
+SHARPNESS = 12
+
+
+class Average:
+    """The mean of a model's parameters over its latest steps, on the model's device.
+
+    It costs one pass over the parameters per step and as much memory as they take; nothing waits
+    for the device. Buffers are not averaged: a network's running statistics are measured anew for
+    the weights that are handed in.
+    """
+
+    def __init__(self, model: nn.Module, strategy: Strategy) -> None:
+        self._mean: dict[str, Tensor] = {}
+        if strategy.averaging == "ema":
+            self._mean = {
+                name: value.detach().to(_precise(value.dtype), copy=True)
+                for name, value in model.named_parameters()
+            }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after one step; `step` is its number in the run, from 0."""
+        if not self._mean:
+            return
+        share = (SHARPNESS + 1) / (step + SHARPNESS + 1)  # the first step's weights count wholly
+        latest = dict(model.named_parameters())
+        torch._foreach_lerp_(
+            list(self._mean.values()),
+            [latest[name].detach().to(mean.dtype) for name, mean in self._mean.items()],
+            share,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """The mean, to be laid over the model's state by name; empty when nothing is averaged.
+
+        These are the tensors that `update` changes: copy what shall stay.
+        """
+        return dict(self._mean)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `load` needs to go on from here, by the parameters' names."""
+        return dict(self._mean)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`.
+
+        Raises:
+            KeyError: it lacks a parameter.
+        """
+        for name, mean in self._mean.items():
+            mean.copy_(state[name])
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    """A mean of half-precision numbers needs more digits than they have."""
+    return torch.promote_types(dtype, torch.float32)
