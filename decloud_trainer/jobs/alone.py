@@ -24,10 +24,14 @@ async def run_alone(
     on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None,
     timeout_s: float | None = None,
     worker: Sequence[str] = TRAINING_WORKER,
+    before_removal: Callable[[Path], None] = lambda _: None,
 ) -> Mapping[str, Any]:
     """The result of a job that is run at once, once, in a child, with a store of its own.
 
     Being cancelled ends the child. Nothing of the job stays but its effects outside its folder.
+
+    Args:
+        before_removal: called with the folder of a job that is done, while it's still there.
 
     Raises:
         DecloudError: the job's error, or OutOfTime after `timeout_s`.
@@ -45,4 +49,5 @@ async def run_alone(
             if job.error is not None:
                 raise job.error.exception()
             assert job.result is not None, "nobody else can cancel it"
+            before_removal(job.folder)
             return job.result
