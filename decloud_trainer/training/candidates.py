@@ -29,6 +29,10 @@ HEADS = {
     "densenet121": "classifier.weight",
     "vit_b_16": "heads.head.weight",
     "vit_b_32": "heads.head.weight",
+    "mlp": "model.12.weight",
+    "text_cnn": "fc.weight",
+    "distilbert": "classifier.weight",
+    "bert": "classifier.weight",
 }
 
 
@@ -47,6 +51,19 @@ def likeliest(shapes: Shapes) -> str | None:
             # The second convolution follows the first at once, or after a pooling layer.
             return "vgg16" if "features.2.weight" in shapes else "vgg11"
         return "medium_cnn"
+    return _small(shapes)
+
+
+def _small(shapes: Shapes) -> str | None:
+    """Texts, tables, and the smallest network for images."""
+    if "convs.0.weight" in shapes or "embedding.weight" in shapes:
+        return "text_cnn"
+    if "model.0.weight" in shapes:
+        return "mlp"
+    if "distilbert.embeddings.word_embeddings.weight" in shapes:
+        return "distilbert"
+    if "bert.embeddings.word_embeddings.weight" in shapes:
+        return "bert"
     return "simple_cnn" if "conv1.weight" in shapes or "fc2.weight" in shapes else None
 
 

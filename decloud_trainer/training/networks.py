@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decloud_trainer.errors import UnknownArchitecture
+from decloud_trainer.training import encoders
 from decloud_trainer.training.candidates import HEADS, likeliest
-from decloud_trainer.training.spec import ARCHITECTURES, MAX_CLASSES
+from decloud_trainer.training.encoders import EncoderSizes
+from decloud_trainer.training.spec import ARCHITECTURES, MAX_CLASSES, Modality
 
 Shape = tuple[int, ...]
 SIDE = 32  # of the images that every round's network gets, in pixels
+VOCABULARY = 30_000  # words of the text_cnn; 0 is padding
+LENGTH = 256  # tokens of a text that are looked at
+MAX_COLUMNS = 65_536  # of a table that an mlp takes
 
 
 class SimpleCNN(nn.Module):
@@ -73,12 +78,81 @@ class MediumCNN(nn.Module):
         return self.classifier(x.flatten(1))  # type: ignore[no-any-return]
 
 
+class MLP(nn.Module):
+    """The network's classifier of table rows: three hidden layers with batch normalisation.
+
+    Input (N, columns) float32, output (N, classes) logits. The positions in the sequence are the
+    keys of the model files.
+    """
+
+    def __init__(self, columns: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = columns
+        for hidden in (128, 64, 32):
+            layers += [
+                nn.Linear(width, hidden),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(),
+                nn.Dropout(0.3),
+            ]
+            width = hidden
+        self.model = nn.Sequential(*layers, nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)  # type: ignore[no-any-return]
+
+
+class TextCNN(nn.Module):
+    """The network's classifier of texts: word vectors, and three widths of convolution over them.
+
+    Input (N, L) token ids below 30000, 0 is padding and L is 5 or more; output (N, classes) logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 128, padding_idx=0)
+        self.convs = nn.ModuleList(nn.Conv1d(128, 100, width) for width in (3, 4, 5))
+        self.fc = nn.Linear(300, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = self.embedding(x).transpose(1, 2)  # (N, 128, L)
+        found = [functional.relu(conv(words)).amax(dim=2) for conv in self.convs]  # (N, 100) each
+        return self.fc(torch.cat(found, dim=1))  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A known network and the width of its head."""
+    """A known network and the width of its head.
+
+    Attributes:
+        columns: of the table that an mlp takes; 0 for the others.
+        encoder: the sizes of a transformer for texts; None for the others.
+    """
 
     name: str
     classes: int
+    columns: int = 0
+    encoder: EncoderSizes | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """What an input is: images (N, 3, 32, 32), token ids (N, L) or rows (N, columns)."""
+        if self.name == "mlp":
+            return "tabular"
+        return "text" if self.name == "text_cnn" or self.encoder else "image"
+
+    def example(self, samples: int) -> Tensor:
+        """Made-up inputs on the CPU, always the same: for measuring speed and memory."""
+        generator = torch.Generator().manual_seed(0)
+        if self.modality == "image":
+            return torch.rand(samples, 3, SIDE, SIDE, generator=generator) * 2 - 1
+        if self.modality == "tabular":
+            return torch.randn(samples, self.columns, generator=generator)
+        words, length = VOCABULARY, LENGTH
+        if self.encoder:
+            words, length = self.encoder.vocabulary, min(LENGTH, self.encoder.positions)
+        return torch.randint(1, words, (samples, length), generator=generator)
 
     def empty(self) -> nn.Module:
         """The network without weights, on torch's ``meta`` device; in training mode."""
@@ -87,6 +161,12 @@ class Architecture:
                 return SimpleCNN(self.classes)
             if self.name == "medium_cnn":
                 return MediumCNN(self.classes)
+            if self.name == "mlp":
+                return MLP(self.columns, self.classes)
+            if self.name == "text_cnn":
+                return TextCNN(self.classes)
+            if self.encoder:
+                return encoders.build(self.name, self.encoder, self.classes)
             # Imported here: it takes a second, and the networks above need none of it.
             from torchvision import models
 
@@ -114,7 +194,7 @@ def recognise(shapes: Mapping[str, Shape]) -> Architecture:
 
     Raises:
         UnknownArchitecture: none has; the message names the first difference to the network that
-            it resembles most.
+            it resembles most. Or it is a transformer for texts, and `transformers` isn't installed.
     """
     name = likeliest(shapes)
     if name is None:
@@ -127,11 +207,26 @@ def recognise(shapes: Mapping[str, Shape]) -> Architecture:
             f"its {HEADS[name]} {head} has {classes} classes (it resembles {name}), "
             f"allowed are 2 to {MAX_CLASSES}"
         )
-    candidate = Architecture(name, classes)
+    candidate = Architecture(name, classes, *_sizes(name, shapes))
     difference = _first_difference(candidate.shapes(), shapes)
     if difference:
         _refuse(f"it resembles {name}, but {difference}")
     return candidate
+
+
+def _sizes(name: str, shapes: Mapping[str, Shape]) -> tuple[int, EncoderSizes | None]:
+    """What the network's name leaves open: (columns, encoder)."""
+    if name == "mlp":
+        first = shapes.get("model.0.weight", ())
+        if len(first) != 2 or not 1 <= first[1] <= MAX_COLUMNS:
+            _refuse(f"it resembles mlp, but model.0.weight has the shape {first}")
+        return first[1], None
+    if name in encoders.NAMES:
+        try:
+            return 0, encoders.sizes_in(name, shapes)
+        except ValueError as error:
+            _refuse(f"it resembles {name}, but {error}")
+    return 0, None
 
 
 def _check_image_size(name: str, shapes: Mapping[str, Shape]) -> None:
@@ -151,7 +246,7 @@ def _check_image_size(name: str, shapes: Mapping[str, Shape]) -> None:
 def _refuse(reason: str) -> NoReturn:
     raise UnknownArchitecture(
         f"the model is no architecture that this version trains: {reason}",
-        hint=f"known for 3x{SIDE}x{SIDE} images and 2 to {MAX_CLASSES} classes are "
+        hint=f"known are, with 2 to {MAX_CLASSES} classes and images of {SIDE}x{SIDE}: "
         f"{', '.join(ARCHITECTURES)}; skip this round",
     )
 

@@ -1,0 +1,160 @@
+"""BERT and DistilBERT classifiers of texts, built from their sizes alone.
+
+Needs the package `transformers` (the extra ``[text]``). Nothing is ever downloaded and no code of
+a model's author is run: the library's own classes are made from a configuration that is told from
+the shapes in the model file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decloud_trainer.errors import UnknownArchitecture
+
+Shape = tuple[int, ...]
+
+NAMES = ("distilbert", "bert")
+# Both families have 64 numbers per attention head in all published sizes; a file doesn't tell.
+HEAD_WIDTH = 64
+# Of published models: 24 layers, 1,024 wide, a multilingual vocabulary of 120,000 and more.
+MAX_LAYERS = 48
+MAX_WIDTH = 4096
+MAX_INNER = 16_384
+MAX_VOCABULARY = 1_000_000
+MAX_POSITIONS = 4096
+MIN_POSITIONS = 8
+PADDING = 0  # the number of [PAD] in both families' vocabularies
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSizes:
+    """A transformer's sizes.
+
+    Attributes:
+        vocabulary, positions: how many tokens there are, and how many a text may have.
+        width, layers, inner: of the vectors, of the stack, and of the layers between.
+        types: kinds of segments; 0 for DistilBERT, which has none.
+    """
+
+    vocabulary: int
+    positions: int
+    width: int
+    layers: int
+    inner: int
+    types: int = 0
+
+    @property
+    def heads(self) -> int:
+        return self.width // HEAD_WIDTH
+
+
+def sizes_in(name: str, shapes: Mapping[str, Shape]) -> EncoderSizes:
+    """The sizes that a model file's shapes tell.
+
+    Raises:
+        ValueError: a table that tells one is missing, or its size can't be.
+    """
+    words, width = _table(shapes, f"{name}.embeddings.word_embeddings.weight")
+    positions, _ = _table(shapes, f"{name}.embeddings.position_embeddings.weight")
+    if name == "bert":
+        types, _ = _table(shapes, "bert.embeddings.token_type_embeddings.weight")
+        stack, inner = "bert.encoder.layer.", "intermediate.dense.weight"
+    else:
+        types, stack, inner = 0, "distilbert.transformer.layer.", "ffn.lin1.weight"
+    layers = len({key[len(stack) :].partition(".")[0] for key in shapes if key.startswith(stack)})
+    between, _ = _table(shapes, f"{stack}0.{inner}")
+    if width % HEAD_WIDTH:
+        raise ValueError(f"its width {width} is no multiple of {HEAD_WIDTH}, that of a head")
+    for what, found, low, high in (
+        ("vocabulary", words, 2, MAX_VOCABULARY),
+        ("positions", positions, MIN_POSITIONS, MAX_POSITIONS),
+        ("width", width, HEAD_WIDTH, MAX_WIDTH),
+        ("layers", layers, 1, MAX_LAYERS),
+        ("inner width", between, 1, MAX_INNER),
+        ("segment types", types, 0, 16),
+    ):
+        if not low <= found <= high:
+            raise ValueError(f"its {what} of {found} is not in {low} to {high}")
+    return EncoderSizes(words, positions, width, layers, between, types)
+
+
+def _table(shapes: Mapping[str, Shape], key: str) -> tuple[int, int]:
+    shape = shapes.get(key)
+    if shape is None:
+        raise ValueError(f"{key} is missing")
+    if len(shape) != 2:
+        raise ValueError(f"{key} has the shape {shape}")
+    return shape[0], shape[1]
+
+
+def build(name: str, sizes: EncoderSizes, classes: int) -> nn.Module:
+    """The classifier, on torch's current device; token ids (N, L) in, logits (N, classes) out.
+
+    Raises:
+        UnknownArchitecture: `transformers` isn't installed, or doesn't work here.
+    """
+    library = _transformers(name)
+    if name == "bert":
+        config = library.BertConfig(
+            vocab_size=sizes.vocabulary,
+            hidden_size=sizes.width,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            intermediate_size=sizes.inner,
+            max_position_embeddings=sizes.positions,
+            type_vocab_size=sizes.types,
+            num_labels=classes,
+        )
+        return _of_ids(library.BertForSequenceClassification)(config)  # type: ignore[no-any-return]
+    config = library.DistilBertConfig(
+        vocab_size=sizes.vocabulary,
+        dim=sizes.width,
+        n_layers=sizes.layers,
+        n_heads=sizes.heads,
+        hidden_dim=sizes.inner,
+        max_position_embeddings=sizes.positions,
+        num_labels=classes,
+    )
+    return _of_ids(library.DistilBertForSequenceClassification)(config)  # type: ignore[no-any-return]
+
+
+def _of_ids(published: Any) -> Any:
+    """The library's class, called like our other networks: one tensor in, one out.
+
+    Its tables of positions and segments are no part of a model file: they are computed, so that a
+    network made on torch's meta device lacks nothing once it has its weights.
+    """
+
+    class OfIds(published):  # type: ignore[misc]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            for name, module in list(self.named_modules()):
+                if name.endswith(".embeddings"):
+                    for buffer in [key for key, _ in module.named_buffers(recurse=False)]:
+                        delattr(module, buffer)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            given = {"input_ids": ids, "attention_mask": (ids != PADDING).long()}
+            if self.config.model_type == "bert":
+                places = torch.arange(ids.shape[1], device=ids.device)
+                given |= {"position_ids": places[None], "token_type_ids": torch.zeros_like(ids)}
+            return super().forward(**given).logits  # type: ignore[no-any-return]
+
+    return OfIds
+
+
+def _transformers(name: str) -> Any:
+    try:
+        return importlib.import_module("transformers")
+    # RuntimeError: one made for another torch fails so.
+    except (ImportError, RuntimeError) as error:
+        raise UnknownArchitecture(
+            f"the model is a {name} classifier, which needs the package transformers: {error}",
+            hint="pip install 'decloud-trainer[text]', or skip this round",
+        ) from error
