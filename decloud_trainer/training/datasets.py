@@ -22,8 +22,9 @@ from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import decoded, formats
 from decloud_trainer.training.download import download
 from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
+from decloud_trainer.training.results import DataInfo
 from decloud_trainer.training.samples import Dataset, Found
-from decloud_trainer.training.spec import DataInfo, DataSpec
+from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.training.split import Split
 
 LOCK_TIMEOUT_S = 600

@@ -19,8 +19,8 @@ from PIL import Image
 from decloud_trainer import files
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.training.published import CLASSES
+from decloud_trainer.training.results import DataInfo
 from decloud_trainer.training.samples import SIDE, Dataset, Samples, check_shapes
-from decloud_trainer.training.spec import DataInfo
 from decloud_trainer.training.split import Pixels, Split, unusable
 
 

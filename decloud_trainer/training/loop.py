@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decloud_trainer.errors import Diverged
 from decloud_trainer.training.device import Device
-from decloud_trainer.training.spec import Progress
+from decloud_trainer.training.results import Progress
 from decloud_trainer.training.task import Step, Task, seed_for
 
 Batch = TypeVar("Batch")

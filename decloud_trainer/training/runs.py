@@ -31,17 +31,14 @@ from decloud_trainer.training.image_task import ImageTask, check_batch_size, che
 from decloud_trainer.training.loop import Epoch, Plan, state_of, train
 from decloud_trainer.training.memory import check_fits
 from decloud_trainer.training.networks import Architecture, Shape, recognise
+from decloud_trainer.training.results import ModelInfo, Preview, Progress, Stopped, TrainResult
 from decloud_trainer.training.samples import SIDE, Samples
 from decloud_trainer.training.scoring import Scorer
 from decloud_trainer.training.spec import (
+    AUTO_EPOCHS,
     MAX_MODEL_BYTES,
     ArtifactSpec,
     InspectSpec,
-    ModelInfo,
-    Preview,
-    Progress,
-    Stopped,
-    TrainResult,
     TrainSpec,
 )
 
@@ -194,7 +191,7 @@ def _scored_state(
 
 def _expected_architecture(loaded: Loaded, spec: TrainSpec) -> Architecture:
     found = recognise(loaded.shapes)
-    if found != Architecture(spec.architecture, spec.classes):
+    if (found.name, found.classes) != (spec.architecture, spec.classes):
         raise UnknownArchitecture(
             f"the model is {found.name} with {found.classes} classes, "
             f"the job says {spec.architecture} with {spec.classes}",
@@ -213,14 +210,18 @@ def _make_scorer(
     return Scorer(loaded.tensors, architecture, held_out, spec.artifact.apply_scale, hooks.progress)
 
 
+def planned_epochs(spec: TrainSpec) -> int:
+    return AUTO_EPOCHS if spec.epochs == "auto" else spec.epochs
+
+
 def _plan(spec: TrainSpec, scorer: Scorer | None, ending_s: float) -> Plan:
     """The loop's plan; its deadline leaves the time to score and store what it will have."""
     extra = 0
     if scorer and spec.until_improved:
         extra = EXTRA_EPOCHS if spec.deadline is None else 10**6
     return Plan(
-        epochs=spec.epochs,
-        max_epochs=spec.epochs + extra,
+        epochs=planned_epochs(spec),
+        max_epochs=planned_epochs(spec) + extra,
         learning_rate=spec.learning_rate,
         seed=spec.seed,
         max_batches=spec.max_batches,
@@ -254,7 +255,7 @@ class _Run:
 
     def is_due(self, epoch: Epoch) -> bool:
         """Is there a state worth scoring that hasn't been?"""
-        last = epoch.number >= self.spec.epochs or epoch.stopped is not None
+        last = epoch.number >= planned_epochs(self.spec) or epoch.stopped is not None
         return last and (epoch.batches > 0 or self.best is None)
 
     def is_enough(self, epoch: Epoch) -> bool:
@@ -264,7 +265,7 @@ class _Run:
             return False
         preview = self.best[1]
         if preview is None or not self.spec.until_improved:
-            return epoch.number >= self.spec.epochs
+            return epoch.number >= planned_epochs(self.spec)
         return preview.improvement > 0 or preview.before >= 100.0
 
     def consider(self, trained: dict[str, Tensor]) -> None:

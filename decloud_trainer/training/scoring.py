@@ -11,8 +11,8 @@ from decloud_trainer.training.convention import carried
 from decloud_trainer.training.evaluate import count_correct, percent
 from decloud_trainer.training.image_task import scoring_batches
 from decloud_trainer.training.networks import Architecture
+from decloud_trainer.training.results import Preview, Progress
 from decloud_trainer.training.samples import Samples
-from decloud_trainer.training.spec import Preview, Progress
 
 BATCH_SIZE = 64
 

@@ -1,4 +1,4 @@
-"""What a training child is asked and what it answers: frozen, checked at birth, JSON both ways.
+"""What a training child is asked: frozen values, checked at birth, JSON both ways.
 
 Data and models are named by what they are (a digest, a dataset key and a folder), never by the
 round that wants them. Nothing here imports torch, so the parent process may use it freely.
@@ -12,13 +12,25 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from decloud_trainer.names import dataset_key
-from decloud_trainer.training.values import Json, as_json, fields, finite, require, whole
+from decloud_trainer.training.choices import PRECISIONS, STORED, Choices
+from decloud_trainer.training.strategy import Strategy
+from decloud_trainer.training.values import (
+    Json,
+    as_json,
+    fields,
+    finite,
+    one_of,
+    require,
+    whole,
+    within,
+)
 
-Stopped: TypeAlias = Literal["complete", "deadline", "stop"]
 Modality: TypeAlias = Literal["image", "text", "tabular"]
 
 MODALITIES = ("image", "text", "tabular")
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+AUTO = "auto"
+# The longest run that ``auto`` means when there is no deadline.
+AUTO_EPOCHS = 20
 ARCHITECTURES = (
     "simple_cnn",
     "medium_cnn",
@@ -36,6 +48,10 @@ ARCHITECTURES = (
     "densenet121",
     "vit_b_16",
     "vit_b_32",
+    "mlp",
+    "text_cnn",
+    "distilbert",
+    "bert",
 )
 MAX_CLASSES = 1000
 MAX_MODEL_BYTES = 2 * 1024**3
@@ -121,7 +137,8 @@ class ArtifactSpec:
     Attributes:
         apply_scale: the scoring side computes ``new = base + apply_scale * artefact``: a negative
             one for named parameters only, a positive one for float buffers, too.
-        dtype: in what precision the artefact is stored.
+        dtype: in what precision the artefact is stored; ``auto`` = the smallest whose preview does
+            not lose against float32's.
     """
 
     apply_scale: float = -0.1
@@ -131,9 +148,7 @@ class ArtifactSpec:
         scale = finite("apply_scale", self.apply_scale)
         require(1e-6 <= abs(scale) <= 1e6, f"apply_scale {scale} makes no usable artefact")
         object.__setattr__(self, "apply_scale", scale)
-        require(
-            self.dtype in DTYPES, f"artefact dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
-        )
+        one_of("artefact dtype", self.dtype, (AUTO, *STORED))
 
     @classmethod
     def from_json(cls, data: object) -> ArtifactSpec:
@@ -198,9 +213,10 @@ class TrainSpec:
         classes: the width of its head; labels must be below it.
         data: what to train on (its training split).
         preview: what to score on (its test split); None = the score can't be known.
-        epochs: passes over the data.
+        epochs: passes over the data, fewer if the deadline forbids so many; ``auto`` = as many as
+            the time until the deadline allows, and without one `AUTO_EPOCHS`.
         batch_size: samples per step.
-        learning_rate: Adam's, constant.
+        learning_rate: at its peak; the strategy says what becomes of it.
         max_batches: an upper limit for each epoch; 0 = all.
         seed: of the order of the samples and of dropout.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -208,6 +224,10 @@ class TrainSpec:
         artifact: the upload convention.
         deadline: unix seconds by which the result must stand; None = no limit.
         until_improved: train on after `epochs` while the preview doesn't beat the base.
+        strategy: how the most is made of data and time. The default is the plainest.
+        precision: of the forward pass; ``auto`` = the fastest on this device, as measured.
+        checkpoint_every_s: how much work a crash may cost, in seconds; 0 = all of it.
+        choices: of an earlier run, which this one repeats; None = they are made here.
     """
 
     model: ModelFile
@@ -215,7 +235,7 @@ class TrainSpec:
     classes: int
     data: DataSpec
     preview: DataSpec | None
-    epochs: int = 1
+    epochs: int | Literal["auto"] = 1
     batch_size: int = 32
     learning_rate: float = 0.001
     max_batches: int = 0
@@ -225,6 +245,10 @@ class TrainSpec:
     artifact: ArtifactSpec = ArtifactSpec()
     deadline: float | None = None
     until_improved: bool = True
+    strategy: Strategy = Strategy.plain()
+    precision: str = "float32"
+    checkpoint_every_s: float = 30.0
+    choices: Choices | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(ARCHITECTURES)
@@ -233,7 +257,8 @@ class TrainSpec:
             f"architecture {self.architecture!r} is none of {known}",
         )
         whole("classes", self.classes, 2, MAX_CLASSES)
-        whole("epochs", self.epochs, 1, 100_000)
+        if self.epochs != AUTO:
+            whole("epochs", self.epochs, 1, 100_000)
         whole("batch_size", self.batch_size, 1, 65_536)
         whole("max_batches", self.max_batches, 0, 10**9)
         whole("seed", self.seed, 0, 2**63 - 1)
@@ -244,6 +269,9 @@ class TrainSpec:
         if self.deadline is not None:
             finite("deadline", self.deadline)
         require(isinstance(self.until_improved, bool), "until_improved must be true or false")
+        one_of("precision", self.precision, (AUTO, *PRECISIONS))
+        every_s = within("checkpoint_every_s", self.checkpoint_every_s, 0, 86_400)
+        object.__setattr__(self, "checkpoint_every_s", every_s)
 
     @classmethod
     def from_json(cls, data: object) -> TrainSpec:
@@ -254,147 +282,11 @@ class TrainSpec:
             given["preview"] = DataSpec.from_json(given["preview"])
         if "artifact" in given:
             given["artifact"] = ArtifactSpec.from_json(given["artifact"])
+        if "strategy" in given:
+            given["strategy"] = Strategy.from_json(given["strategy"])
+        if given.get("choices") is not None:
+            given["choices"] = Choices.from_json(given["choices"])
         return cls(**given)
 
     def to_json(self) -> Json:
         return as_json(self)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What `inspect` found.
-
-    Attributes:
-        parameters: trained numbers; buffers are not counted.
-        samples_per_s: a short measurement of training on this machine.
-        memory_bytes: an estimate of the training's peak with the batch size asked for; 0 = unknown.
-        device, threads, precision: on what it was measured; the precision is that of the forward
-            pass.
-        torch: its version.
-    """
-
-    architecture: str
-    classes: int
-    parameters: int
-    sha256: str
-    bytes: int
-    samples_per_s: float
-    device: str = ""
-    threads: int = 0
-    precision: str = ""
-    torch: str = ""
-    memory_bytes: int = 0
-
-    @classmethod
-    def from_json(cls, data: object) -> ModelInfo:
-        return cls(**fields(cls, data))
-
-    def to_json(self) -> Json:
-        return as_json(self)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class DataInfo:
-    """What `prepare` made ready: samples of each split (0 = not there), classes, content digest,
-    and what an input is (``image``, ``text`` or ``tabular``)."""
-
-    train: int
-    test: int
-    classes: int
-    fingerprint: str
-    modality: Modality = "image"
-
-    def __post_init__(self) -> None:
-        require(self.modality in MODALITIES, f"{self.modality!r} is no kind of data")
-
-    @classmethod
-    def from_json(cls, data: object) -> DataInfo:
-        return cls(**fields(cls, data))
-
-    def to_json(self) -> Json:
-        return as_json(self)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """Accuracy in percent on the scoring split: the base, and with the stored artefact applied."""
-
-    before: float
-    after: float
-    samples: int
-
-    @property
-    def improvement(self) -> float:
-        """Percentage points, as the scoring side counts them."""
-        return self.after - self.before
-
-    @classmethod
-    def from_json(cls, data: object) -> Preview:
-        return cls(**fields(cls, data))
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """A finished run.
-
-    Attributes:
-        artifact: the file's name in the job's folder; `sha256` and `bytes` are that file's.
-        preview: None when the spec asked for none.
-        epochs: passes begun, the extra ones included; `loss` has the mean of each.
-        samples: images trained on, repeats counted; `samples_per_s` without loading and scoring.
-        seconds: all of it.
-        stopped: whether the run was cut short, and by what.
-        device, threads, torch: with the spec's seed, what the bytes depend on.
-    """
-
-    artifact: str
-    sha256: str
-    bytes: int
-    preview: Preview | None
-    epochs: int
-    batches: int
-    samples: int
-    samples_per_s: float
-    seconds: float
-    loss: tuple[float, ...]
-    stopped: Stopped
-    device: str
-    threads: int
-    torch: str
-
-    @classmethod
-    def from_json(cls, data: object) -> TrainResult:
-        given = fields(cls, data)
-        if given["preview"] is not None:
-            given["preview"] = Preview.from_json(given["preview"])
-        require(isinstance(given["loss"], (list, tuple)), "loss must be a list of numbers")
-        return cls(**{**given, "loss": tuple(given["loss"])})
-
-    def to_json(self) -> Json:
-        return as_json(self)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands; a field that doesn't apply, or isn't known yet, is None.
-
-    Attributes:
-        stage: ``load``, ``data``, ``baseline``, ``train`` or ``preview``.
-        epoch, batch: from 1; `epochs` and `batches` are the totals planned now.
-        loss: mean of the epoch so far.
-        accuracy: percent, of the epoch so far.
-    """
-
-    stage: str
-    epoch: int | None = None
-    epochs: int | None = None
-    batch: int | None = None
-    batches: int | None = None
-    loss: float | None = None
-    accuracy: float | None = None
-    samples_per_s: float | None = None
-    eta_s: float | None = None
-
-    def to_json(self) -> Json:
-        """Only the fields that are known."""
-        return {key: value for key, value in as_json(self).items() if value is not None}

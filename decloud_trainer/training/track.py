@@ -11,7 +11,7 @@ from typing import Any
 
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.record import Point
-from decloud_trainer.training.spec import Progress
+from decloud_trainer.training.results import Progress
 
 FOLDER = "tensorboard"
 

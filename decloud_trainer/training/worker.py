@@ -22,7 +22,8 @@ from typing import Any, NoReturn
 
 from decloud_trainer.errors import DecloudError, JobFailed, SettingsError
 from decloud_trainer.training import limits
-from decloud_trainer.training.spec import InspectSpec, PrepareSpec, Progress, TrainSpec
+from decloud_trainer.training.results import Progress
+from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
 
 HEARTBEAT_S = 1.0
 MAX_LINE_BYTES = 1024**2

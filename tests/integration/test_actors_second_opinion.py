@@ -16,14 +16,8 @@ from decloud_trainer.localnet.actors.images import IdxImages, batches
 from decloud_trainer.localnet.actors.scoring import HeldOut, Score, Verdict, score_round
 from decloud_trainer.localnet.actors.shipped import MODEL
 from decloud_trainer.training import datasets, image_task, runs
-from decloud_trainer.training.spec import (
-    ArtifactSpec,
-    DataSpec,
-    ModelFile,
-    Preview,
-    TrainResult,
-    TrainSpec,
-)
+from decloud_trainer.training.results import Preview, TrainResult
+from decloud_trainer.training.spec import ArtifactSpec, DataSpec, ModelFile, TrainSpec
 
 
 @pytest.fixture(scope="module")

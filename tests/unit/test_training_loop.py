@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decloud_trainer.errors import Diverged
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.loop import Epoch, Plan, state_of, train
-from decloud_trainer.training.spec import Progress
+from decloud_trainer.training.results import Progress
 from decloud_trainer.training.task import Step, seed_for
 
 CPU = Device("cpu", None, 1)

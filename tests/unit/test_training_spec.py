@@ -9,17 +9,10 @@ from typing import Any
 import pytest
 
 from decloud_trainer.errors import SettingsError
-from decloud_trainer.training.spec import (
-    DataInfo,
-    DataSpec,
-    InspectSpec,
-    ModelInfo,
-    PrepareSpec,
-    Preview,
-    Progress,
-    TrainResult,
-    TrainSpec,
-)
+from decloud_trainer.training.choices import Choices
+from decloud_trainer.training.results import DataInfo, ModelInfo, Preview, Progress, TrainResult
+from decloud_trainer.training.spec import DataSpec, InspectSpec, PrepareSpec, TrainSpec
+from decloud_trainer.training.strategy import Strategy
 
 DATA: dict[str, Any] = {"name": "fashionmnist", "path": None, "data_dir": "/cache"}
 TRAIN: dict[str, Any] = {
@@ -38,6 +31,10 @@ TRAIN: dict[str, Any] = {
     "artifact": {"apply_scale": -0.1, "dtype": "float32"},
     "deadline": None,
     "until_improved": True,
+    "strategy": Strategy.plain().to_json(),
+    "precision": "float32",
+    "checkpoint_every_s": 30.0,
+    "choices": None,
 }
 
 
@@ -59,6 +56,15 @@ def test_a_train_spec_survives_json() -> None:
     assert spec.data.data_dir == Path("/cache")
 
 
+def test_a_replay_survives_json() -> None:
+    """A spec with an earlier run's choices is the same after a trip; they tell each step's plan."""
+    choices = Choices(stop_step=9, micro_batches=((4, 2),), rate_changes=((0, 0.5), (6, 0.25)))
+    spec = TrainSpec.from_json({**TRAIN, "epochs": "auto", "choices": choices.to_json()})
+    assert TrainSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert [choices.parts(step) for step in (0, 3, 4)] == [1, 1, 2]
+    assert [choices.rate_factor(step) for step in (0, 5, 6)] == [0.5, 0.5, 0.25]
+
+
 def test_what_has_a_default_may_be_left_out() -> None:
     """Only model, architecture, classes, data and preview must be said."""
     needed = {key: TRAIN[key] for key in ("model", "architecture", "classes", "data", "preview")}
@@ -76,6 +82,11 @@ def test_dataset_names_have_one_spelling() -> None:
     [
         ("epochs", 0, "epochs"),
         ("epochs", "3", "epochs must be a whole number"),
+        ("precision", "float8", "precision"),
+        ("checkpoint_every_s", -1, "checkpoint_every_s"),
+        ("strategy.optimizer", "rmsprop", "optimizer"),
+        ("choices", {"stop_step": 3, "chosen_step": 4}, "chosen_step"),
+        ("choices", {"rate_changes": [[1]]}, "rate_changes"),
         ("epochs", True, "epochs"),
         ("epochs", 1.5, "epochs"),
         ("batch_size", 0, "batch_size"),
