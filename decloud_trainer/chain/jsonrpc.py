@@ -14,8 +14,10 @@ import inspect
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from solana.exceptions import SolanaRpcException
@@ -32,50 +34,29 @@ except ImportError:
 for _name in ("httpx", "httpx2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-log = logging.getLogger(__name__)
-
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 TOO_MANY_REQUESTS = 429
 # Refusals of a node that may be gone in a second: overloaded, behind, slot not there yet.
-_PASSING_CODES = frozenset({TOO_MANY_REQUESTS, -32603, -32004, -32005, -32014, -32016})
+PASSING_CODES = frozenset({TOO_MANY_REQUESTS, -32603, -32004, -32005, -32014, -32016})
 
 
 class Endpoint:
-    """One URL that speaks JSON-RPC. Reads are retried within bounds, `post` never is.
+    """One URL that speaks JSON-RPC. Nothing is tried twice here: see endpoints.py for that.
 
     Args:
         url: http or https; it may hold an API key, and is never shown beyond its host.
-        timeout_s: for one attempt of one call.
-        attempts: of a read, the first included.
-        max_wait_s: the longest pause between two attempts, whatever Retry-After asks for.
+        timeout_s: for one call.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout_s: float = 20.0,
-        attempts: int = 4,
-        max_wait_s: float = 10.0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 20.0) -> None:
         self.host = _host(url)
         self._url = url
         self._timeout_s = timeout_s
-        self._attempts = attempts
-        self._max_wait_s = max_wait_s
-        self._sleep = sleep
         self._ids = itertools.count(1)
         self._client: AsyncClient | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.host})"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -83,41 +64,37 @@ class Endpoint:
         if client is not None:
             await client.close()
 
-    async def call(self, method: str, *params: Any) -> Any:
-        """The result of a read, retried while the endpoint is unreachable, busy or behind.
+    async def exchange(self, method: str, params: Sequence[Any]) -> Mapping[str, Any]:
+        """The whole answer to one request, with its ``result`` or its ``error``.
 
         Raises:
-            RpcError: no useful answer in all attempts, or a refusal that retrying can't change.
+            Unanswered: no answer, or one that no Solana node would give. Whether the request had
+                an effect is unknown, except that one with code 429 had none.
         """
-        attempt = 1
-        while True:
-            wait_s = 0.25 * 2**attempt
-            try:
-                return self.result(await self._exchange(method, params), method)
-            except _Unanswered as trouble:
-                error = trouble.error
-                wait_s = wait_s if trouble.retry_after_s is None else trouble.retry_after_s
-            except RpcError as refusal:
-                if refusal.code not in _PASSING_CODES:
-                    raise
-                error = refusal
-            if attempt == self._attempts:
-                raise error
-            log.debug("%s; trying again", error)
-            await self._sleep(min(wait_s, self._max_wait_s))
-            attempt += 1
-
-    async def post(self, method: str, *params: Any) -> Mapping[str, Any]:
-        """One attempt: the whole answer, with its ``result`` or its ``error``.
-
-        Raises:
-            RpcError: no answer; whether the request had an effect is unknown, except that one
-                with code 429 had none.
-        """
+        if self._client is None:
+            self._client = _open(self._url, self._timeout_s)
+        number = next(self._ids)
+        request: Any = _Request(
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
+        )
         try:
-            return await self._exchange(method, params)
-        except _Unanswered as trouble:
-            raise trouble.error from trouble.__cause__
+            async with asyncio.timeout(self._timeout_s):  # httpx's own bounds each read, not all
+                text = await self._client._provider.make_request_unparsed(request)
+            answer = json.loads(text)
+        except (SolanaRpcException, httpx.HTTPError) as error:
+            cause = error.__cause__ if isinstance(error, SolanaRpcException) else error
+            raise self._unanswered(method, cause) from error
+        except TimeoutError as error:
+            raise self._unanswered(method, error) from error
+        except (ValueError, RecursionError) as error:
+            raise Unanswered(self.nonsense(method)) from error
+        if not isinstance(answer, dict):
+            raise Unanswered(self.nonsense(method))
+        # An error may come without an id: a node that couldn't read the request has none.
+        known = (number, None) if "error" in answer else (number,)
+        if answer.get("id") not in known or isinstance(answer.get("id"), bool):
+            raise Unanswered(self.nonsense(method, "an answer to another request"))
+        return answer
 
     def result(self, answer: Mapping[str, Any], method: str) -> Any:
         """The result in an answer; raises RpcError with the code of the error in it."""
@@ -132,57 +109,49 @@ class Endpoint:
             code=code if type(code) is int else None,
         )
 
-    def nonsense(self, method: str) -> RpcError:
+    def nonsense(self, method: str, what: str = "no valid answer") -> RpcError:
         """The error for an answer that no Solana node would give."""
         return RpcError(
-            f"{self.host} sent no valid answer to {method}",
+            f"{self.host} sent {what} to {method}",
             hint="is rpc_url really a Solana RPC endpoint?",
         )
 
-    async def _exchange(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
-        if self._client is None:
-            self._client = _open(self._url, self._timeout_s)
-        request: Any = _Request(
-            {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
-        )
-        try:
-            async with asyncio.timeout(self._timeout_s):  # httpx's own bounds each read, not all
-                text = await self._client._provider.make_request_unparsed(request)
-            answer = json.loads(text)
-        except (SolanaRpcException, httpx.HTTPError) as error:
-            cause = error.__cause__ if isinstance(error, SolanaRpcException) else error
-            raise self._unanswered(method, cause) from error
-        except TimeoutError as error:
-            raise self._unanswered(method, error) from error
-        except (ValueError, RecursionError) as error:
-            raise _Unanswered(self.nonsense(method)) from error
-        if not isinstance(answer, dict):
-            raise _Unanswered(self.nonsense(method))
-        return answer
-
-    def _unanswered(self, method: str, cause: BaseException | None) -> _Unanswered:
+    def _unanswered(self, method: str, cause: BaseException | None) -> Unanswered:
         """What to say of a transport error; httpx's own words hold the URL and are left out."""
         response = getattr(cause, "response", None)
         if response is None:
             late = isinstance(cause, TimeoutError | httpx.TimeoutException)
             what = f"no answer in {self._timeout_s:g} s" if late else type(cause).__name__
         elif response.status_code == TOO_MANY_REQUESTS:
-            retry_after = response.headers.get("retry-after", "")
-            return _Unanswered(
+            return Unanswered(
                 RpcError(
                     f"{self.host} limits our requests ({method}: HTTP 429)",
-                    hint="raise poll_interval, or use an RPC endpoint of your own",
+                    hint="set rpc_limit to what it allows in 10 s, or use an RPC endpoint of "
+                    "your own",
                     code=TOO_MANY_REQUESTS,
                 ),
-                float(retry_after) if retry_after.isdecimal() else None,
+                _retry_after(response.headers.get("retry-after", "")),
             )
         else:
             what = f"HTTP {response.status_code}"
-        return _Unanswered(
+        return Unanswered(
             RpcError(
                 f"{self.host} failed at {method}: {what}", hint="check rpc_url and the network"
             )
         )
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds from a Retry-After header, which holds them or a date; None if it holds neither."""
+    if text.isdecimal():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max((until - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 class _Request:
@@ -195,8 +164,12 @@ class _Request:
         return self._text
 
 
-class _Unanswered(Exception):
-    """An attempt without an answer: `error` is what the caller gets in the end."""
+class Unanswered(Exception):
+    """An attempt without an answer: `error` is what the caller gets in the end.
+
+    Attributes:
+        retry_after_s: for how long the endpoint wants to be left alone, if it said so.
+    """
 
     def __init__(self, error: RpcError, retry_after_s: float | None = None) -> None:
         super().__init__(str(error))

@@ -10,7 +10,8 @@ from typing import Any, Final
 from solders.hash import Hash, ParseHashError
 from solders.pubkey import Pubkey
 
-from decloud_trainer.chain.jsonrpc import Endpoint
+from decloud_trainer.chain.endpoints import Endpoints
+from decloud_trainer.chain.jsonrpc import TOO_MANY_REQUESTS, Endpoint
 from decloud_trainer.chain.v1_accounts import Filter
 from decloud_trainer.errors import RpcError
 
@@ -18,22 +19,35 @@ CONFIRMED: Final = "confirmed"
 FINALIZED: Final = "finalized"
 MAX_ACCOUNTS_PER_CALL = 100
 PREFLIGHT_FAILURE = -32002
+NODE_BEHIND: Final = -32005
+SURELY_NOT_SENT: Final = frozenset({TOO_MANY_REQUESTS, NODE_BEHIND})
+"""Codes of refusals that say that a transaction was not taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A cluster's public endpoints."""
+    """A cluster's public endpoints, and its genesis hash, which it keeps for ever.
+
+    A local network makes a new one each time: its `genesis` is empty."""
 
     name: str
     rpc_url: str
     ws_url: str
+    genesis: str = ""
 
 
+_GENESIS = {
+    "mainnet-beta": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
+    "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
+    "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
+}
 NETWORKS: Mapping[str, Network] = {
     "localnet": Network("localnet", "http://127.0.0.1:8899", "ws://127.0.0.1:8900"),
     **{
-        name: Network(name, f"https://api.{name}.solana.com", f"wss://api.{name}.solana.com")
-        for name in ("devnet", "testnet", "mainnet-beta")
+        name: Network(
+            name, f"https://api.{name}.solana.com", f"wss://api.{name}.solana.com", genesis
+        )
+        for name, genesis in _GENESIS.items()
     },
 }
 
@@ -77,16 +91,17 @@ class Position:
     height: int
 
 
-class Rpc(Endpoint):
+class Rpc(Endpoints):
     """Calls of Solana's JSON-RPC, at commitment `confirmed` unless they say otherwise.
 
     Every method may raise RpcError."""
 
     async def send(self, raw: bytes, *, preflight: bool) -> Failure | None:
-        """Hand a signed transaction to the node, once; None when it was accepted for broadcast.
+        """Hand a signed transaction over, once to each endpoint at most; None when one of them
+        accepted it for broadcast. Without preflight all endpoints get it.
 
         A `Failure` says that this call broadcast nothing. After an RpcError the transaction may
-        be on its way, except with code 429.
+        be on its way, except with one of the codes SURELY_NOT_SENT.
         """
         options = {
             "encoding": "base64",
@@ -94,14 +109,15 @@ class Rpc(Endpoint):
             "preflightCommitment": CONFIRMED,
             "maxRetries": 0,
         }
-        answer = await self.post("sendTransaction", base64.b64encode(raw).decode(), options)
-        error = answer.get("error")
-        if isinstance(error, dict) and error.get("code") == PREFLIGHT_FAILURE:
-            data = error.get("data")
-            data = data if isinstance(data, dict) else {}
-            return Failure(data.get("err") or _error_named_in(error.get("message")), _logs(data))
-        self.result(answer, "sendTransaction")
-        return None
+        params = [base64.b64encode(raw).decode(), options]
+        asked = await self.ask("sendTransaction", params, _sent, everywhere=not preflight)
+        if None in asked.values:
+            return None
+        unknown = [error for error in asked.errors if error.code not in SURELY_NOT_SENT]
+        if asked.values and (not unknown or asked.values[0].error == "AlreadyProcessed"):
+            failure: Failure = asked.values[0]
+            return failure
+        raise (unknown or asked.errors)[0]
 
     async def simulate(self, raw: bytes) -> Failure | None:
         """Run a transaction without sending it or looking at signatures; None if it succeeds."""
@@ -155,41 +171,77 @@ class Rpc(Endpoint):
         }
         if data_slice is not None:
             options["dataSlice"] = {"offset": data_slice[0], "length": data_slice[1]}
-        result = await self.call("getProgramAccounts", str(program), options)
-        try:
+
+        def read(result: Any) -> list[Account]:
             return [read_account(item["pubkey"], item["account"]) for item in result]
-        except (TypeError, KeyError) as error:
-            raise self.nonsense("getProgramAccounts") from error
+
+        found: list[Account] = await self.call(
+            "getProgramAccounts", str(program), options, read=read
+        )
+        return found
 
     async def latest_blockhash(self) -> tuple[Hash, int]:
         """The newest confirmed blockhash, and the last block height at which it is accepted."""
-        value = await self._value("getLatestBlockhash", {"commitment": CONFIRMED}, kind=dict)
-        try:
-            return Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"])
-        except (KeyError, TypeError, ValueError, ParseHashError) as error:
-            raise self.nonsense("getLatestBlockhash") from error
+
+        def read(result: Any) -> tuple[Hash, int]:
+            value = result["value"]
+            try:
+                return Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"])
+            except ParseHashError as error:
+                raise ValueError("no hash") from error
+
+        found: tuple[Hash, int] = await self.call(
+            "getLatestBlockhash", {"commitment": CONFIRMED}, read=read
+        )
+        return found
 
     async def finalized(self) -> Position:
         """Where the chain stands at `finalized`."""
-        result = await self.call("getEpochInfo", {"commitment": FINALIZED})
-        try:
+
+        def read(result: Any) -> Position:
             return Position(int(result["absoluteSlot"]), int(result["blockHeight"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self.nonsense("getEpochInfo") from error
+
+        found: Position = await self.call("getEpochInfo", {"commitment": FINALIZED}, read=read)
+        return found
 
     async def signature_status(
         self, signature: str, *, search_history: bool
     ) -> tuple[int, Status | None]:
         """The slot that the node has reached, and the status if confirmed there, else None."""
-        options = {"searchTransactionHistory": search_history}
-        result = await self.call("getSignatureStatuses", [signature], options)
-        try:
+
+        def read(result: Any) -> tuple[int, Status | None]:
             slot, (value,) = int(result["context"]["slot"]), result["value"]
             if value is None or value.get("confirmationStatus") == "processed":
                 return slot, None
             return slot, Status(int(value["slot"]), value.get("err"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self.nonsense("getSignatureStatuses") from error
+
+        options = {"searchTransactionHistory": search_history}
+        found: tuple[int, Status | None] = await self.call(
+            "getSignatureStatuses", [signature], options, read=read
+        )
+        return found
+
+    async def has_expired(self, signature: str, last_valid_height: int) -> Status | bool:
+        """Whether the transaction can't land any more; its status if it has landed.
+
+        True is a proof by one endpoint, which has itself finalized a block beyond the last valid
+        height, and then finds no such signature in its history, while no other endpoint that
+        answers knows it either: one that lags behind, or is on a dead fork, can't make it true.
+        """
+        proved, error = False, None
+        for one in self.each():
+            try:
+                finalized = await one.finalized()
+                slot, status = await one.signature_status(signature, search_history=True)
+            except RpcError as trouble:
+                error = error or trouble
+                continue
+            if status is not None:
+                return status
+            proved |= finalized.height > last_valid_height and slot >= finalized.slot
+        if not proved and error is not None:
+            raise error
+        return proved
 
     async def transaction(self, signature: str) -> Mapping[str, Any] | None:
         """A confirmed transaction with its ``meta``, as JSON; None while it isn't served."""
@@ -205,25 +257,34 @@ class Rpc(Endpoint):
 
     async def rent(self, data_bytes: int) -> int:
         """Lamports that keep an account of that size for ever."""
-        result = await self.call("getMinimumBalanceForRentExemption", data_bytes)
-        if type(result) is not int:
-            raise self.nonsense("getMinimumBalanceForRentExemption")
-        return result
+
+        def read(result: Any) -> int:
+            if type(result) is not int:
+                raise TypeError(type(result).__name__)
+            return result
+
+        return int(await self.call("getMinimumBalanceForRentExemption", data_bytes, read=read))
 
     async def genesis_hash(self) -> str:
         """Which chain this is."""
-        result = await self.call("getGenesisHash")
-        if not isinstance(result, str):
-            raise self.nonsense("getGenesisHash")
-        return result
+
+        def read(result: Any) -> str:
+            if not isinstance(result, str):
+                raise TypeError(type(result).__name__)
+            return result
+
+        return str(await self.call("getGenesisHash", read=read))
 
     async def _value(self, method: str, *params: Any, kind: type) -> Any:
         """The ``value`` of an answer that comes with a context."""
-        result = await self.call(method, *params)
-        value = result.get("value") if isinstance(result, dict) else None
-        if not isinstance(value, kind):
-            raise self.nonsense(method)
-        return value
+
+        def read(result: Any) -> Any:
+            value = result["value"]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(type(value).__name__)
+            return value
+
+        return await self.call(method, *params, read=read)
 
 
 def memcmp(filters: Sequence[Filter]) -> list[dict[str, Any]]:
@@ -252,6 +313,16 @@ def read_account(address: str, value: Any) -> Account:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RpcError(f"the endpoint sent no valid account for {address}") from error
+
+
+def _sent(endpoint: Endpoint, answer: Mapping[str, Any]) -> Failure | None:
+    error = answer.get("error")
+    if isinstance(error, dict) and error.get("code") == PREFLIGHT_FAILURE:
+        data = error.get("data")
+        data = data if isinstance(data, dict) else {}
+        return Failure(data.get("err") or _error_named_in(error.get("message")), _logs(data))
+    endpoint.result(answer, "sendTransaction")
+    return None
 
 
 def _logs(data: Mapping[str, Any]) -> tuple[str, ...]:

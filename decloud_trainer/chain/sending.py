@@ -31,8 +31,7 @@ from solders.transaction import Transaction
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.failures import Reason, reason
 from decloud_trainer.chain.generation import Generation
-from decloud_trainer.chain.jsonrpc import TOO_MANY_REQUESTS
-from decloud_trainer.chain.rpc import Failure, Rpc, Status
+from decloud_trainer.chain.rpc import SURELY_NOT_SENT, Failure, Rpc, Status
 from decloud_trainer.chain.wallet import Wallet
 from decloud_trainer.errors import ChainError, NetworkError, RpcError
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
@@ -40,8 +39,6 @@ from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, Ou
 log = logging.getLogger(__name__)
 
 FEE_PER_SIGNATURE_LAMPORTS: Final = 5000
-_NODE_BEHIND: Final = -32005
-_SURELY_NOT_SENT: Final = frozenset({TOO_MANY_REQUESTS, _NODE_BEHIND})
 MAX_TRANSACTION_BYTES: Final = 1232
 
 
@@ -201,15 +198,13 @@ class _Settling:
         if self._clock() < self._next_height_check:
             return None
         self._next_height_check = self._clock() + self._pace.rebroadcast
-        finalized = await self._rpc.finalized()
-        if finalized.height <= self._intent.last_valid_height:
+        last = self._intent.last_valid_height
+        if (await self._rpc.finalized()).height <= last:
             return None
-        # A node behind another one answers "not found" truly and wrongly: the one that we ask
-        # must have reached the slot that the height belongs to.
-        slot, status = await self._rpc.signature_status(signature, search_history=True)
-        if status is not None:
-            return await self._executed(status)
-        return self._expired() if slot >= finalized.slot else None
+        found = await self._rpc.has_expired(signature, last)
+        if isinstance(found, Status):
+            return await self._executed(found)
+        return self._expired() if found else None
 
     async def _broadcast(self) -> Outcome | None:
         """Hand the bytes to the node, when it is time; an outcome if they certainly are not out."""
@@ -219,7 +214,7 @@ class _Settling:
         try:
             failure = await self._rpc.send(self._intent.raw, preflight=not self._accepted)
         except RpcError as error:
-            self._may_be_out |= error.code not in _SURELY_NOT_SENT
+            self._may_be_out |= error.code not in SURELY_NOT_SENT
             raise
         self._last_answer = self._clock()
         if failure is None or failure.error == "AlreadyProcessed":

@@ -32,9 +32,9 @@ class CountingRpc(Rpc):
         super().__init__(url, timeout_s=2.0)
         self.calls = []
 
-    async def call(self, method: str, *params: Any) -> Any:
+    async def call(self, method: str, *params: Any, **options: Any) -> Any:
         self.calls.append(method)
-        return await super().call(method, *params)
+        return await super().call(method, *params, **options)
 
     async def program_accounts(self, *args: Any, **options: Any) -> list[Read]:
         if self.refuse_scans and options:

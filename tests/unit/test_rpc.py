@@ -35,6 +35,7 @@ class Node:
         self.answers = list(answers)
         self.requests: list[dict[str, Any]] = []
         self.slept: list[float] = []
+        self.now = 0.0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
@@ -43,10 +44,11 @@ class Node:
             return web.Response(status=answer.code, headers=answer.headers)
         if isinstance(answer, str):
             return web.Response(text=answer, content_type="application/json")
-        return web.json_response({"jsonrpc": "2.0", "id": 1, **answer})
+        return web.json_response({"jsonrpc": "2.0", "id": self.requests[-1]["id"], **answer})
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.now += seconds
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +60,7 @@ async def serve(node: Node, **options: Any) -> AsyncIterator[Rpc]:
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/v2/SECRETKEY?api-key=SECRETKEY"
-        async with Rpc(url, sleep=node.sleep, **options) as rpc:
+        async with Rpc(url, sleep=node.sleep, clock=lambda: node.now, **options) as rpc:
             yield rpc
     finally:
         await runner.cleanup()
@@ -76,12 +78,48 @@ def limited(**headers: str) -> Status:
     return Status(429, headers)
 
 
-async def test_retry_after_is_honoured_up_to_a_bound() -> None:
-    """A limited read waits as long as it was told, but never for hours."""
-    node = Node(limited(**{"Retry-After": "3"}), limited(**{"Retry-After": "9999"}), balance(7))
+async def test_retry_after_is_honoured() -> None:
+    """A limited read waits as long as it was told, in seconds or as a date that has passed."""
+    past = "Wed, 21 Oct 2015 07:28:00 GMT"
+    node = Node(limited(**{"Retry-After": "3"}), limited(**{"Retry-After": past}), balance(7))
     async with serve(node) as rpc:
         assert await rpc.balance(KEY) == 7
-    assert node.slept == [3.0, 10.0]
+    assert node.slept == [3.0, 1.0]
+
+
+async def test_an_endpoint_that_wants_a_long_rest_gets_it() -> None:
+    """The call fails at once, and no request goes out before the time is over."""
+    node = Node(limited(**{"Retry-After": "100"}), balance(7))
+    async with serve(node) as rpc:
+        with pytest.raises(RpcError, match="limits our requests"):
+            await rpc.balance(KEY)
+        node.now = 99
+        with pytest.raises(RpcError, match="may be asked") as caught:
+            await rpc.send(b"raw", preflight=True)
+        assert (caught.value.code, len(node.requests), node.slept) == (429, 1, [])
+        node.now = 100
+        assert await rpc.balance(KEY) == 7
+
+
+@pytest.mark.parametrize("asked", ["99999999999999", "a while", "Wed, 99 Oct 2015"])
+async def test_an_odd_retry_after_is_bounded_or_passed_over(asked: str) -> None:
+    """Nobody can silence us for hours, nor break us with a header."""
+    node = Node(limited(**{"Retry-After": asked}), balance(7))
+    async with serve(node, attempts=1) as rpc:
+        with pytest.raises(RpcError):
+            await rpc.balance(KEY)
+        node.now = 120
+        assert await rpc.balance(KEY) == 7
+
+
+async def test_an_answer_to_another_request_is_none() -> None:
+    """Answers that a proxy mixed up are asked for again, and never taken for ours."""
+    strange = json.dumps({"jsonrpc": "2.0", "id": 77, **balance(1)})
+    true_id = json.dumps({"jsonrpc": "2.0", "id": True, **balance(1)})
+    node = Node(strange, true_id, balance(7))
+    async with serve(node) as rpc:
+        assert await rpc.balance(KEY) == 7
+    assert len(node.requests) == 3
 
 
 async def test_reads_are_retried_a_bounded_number_of_times() -> None:
