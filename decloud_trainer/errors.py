@@ -8,7 +8,9 @@
     ├── NetworkError                 retryable: nothing answered, or not usefully
     │   ├── RpcError                 a Solana endpoint
     │   ├── GatewayError             an IPFS gateway
-    │   └── PinError                 a pin service
+    │   ├── PinError                 a pin service
+    │   └── StoreUnavailable         where a chain of versions lies
+    ├── ConflictError                another writer of a chain of versions was faster
     ├── PinRefused                   the pin service rejects our credentials or the upload
     ├── ChainError                   the chain said no
     │   ├── ProgramError             an error of the program: name and number
@@ -93,6 +95,14 @@ class GatewayError(NetworkError):
 
 
 class PinError(NetworkError):
+    pass
+
+
+class StoreUnavailable(NetworkError):
+    pass
+
+
+class ConflictError(DecloudError):
     pass
 
 

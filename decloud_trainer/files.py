@@ -67,7 +67,7 @@ def make_private_dir(path: Path) -> Path:
     return path
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> None:
     """Replace `path` by `data` so that after a power cut it holds the old bytes or the new.
 
     The temporary file is in the same folder (a rename is atomic only within a file system) and

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("files", "masking", "names", "money"),
     ("kinds", "migration"),
     ("config", "presets"),
+    ("store",),
     ("training",),
     ("jobs",),
     ("rounds",),
@@ -29,7 +30,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ONLY = {
-    "training": {"errors", "files", "names"},
+    "store": {"errors", "files"},
+    "training": {"errors", "files", "names", "store"},
     "names": set(),
     "money": set(),
 }

@@ -1,0 +1,1 @@
+"""Chains of versions: content-addressed, hash-linked, in a folder or on S3."""

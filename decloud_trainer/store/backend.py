@@ -1,0 +1,173 @@
+"""Where a chain's bytes lie: the port, and the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import filelock
+
+from decloud_trainer import files
+from decloud_trainer.errors import ConflictError, StoreUnavailable
+
+T = TypeVar("T")
+
+RETRY_WAITS_S = (1.0, 2.0, 4.0)
+LOCK_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A key with the size of its bytes and when they were written (unix seconds)."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Backend(Protocol):
+    """Bytes by key, and one compare-and-swap. Keys are ours: relative, parts between slashes.
+
+    Every method may be called again after it raised StoreUnavailable, which says nothing about
+    whether its effect took place.
+    """
+
+    def read(self, key: str) -> bytes | None:
+        """The key's bytes; None if there are none."""
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        """Durable when it returns; a reader sees the old bytes or the new ones, never a part."""
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` if the key still has `old` (None: nothing); whether it did. Of several at
+        once, one wins."""
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """All keys that begin so, in no order."""
+
+    def delete(self, key: str) -> None:
+        """A key that isn't there is fine."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other writers out, where that is possible; where not, `swap` alone decides."""
+
+
+class Folder:
+    """A chain in a folder, for any number of processes of one machine.
+
+    Raises:
+        ConflictError: other writers held the chain for a minute.
+        StoreUnavailable: the file system refuses; says why.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = filelock.FileLock(path / ".lock", mode=0o600)
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            return (self.path / key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unavailable(key, error) from error
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        path = self.path / key
+        try:
+            files.make_private_dir(path.parent)
+            files.write_atomic(path, data)
+        except OSError as error:
+            raise self._unavailable(key, error) from error
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        with self.exclusive():
+            if self.read(key) != old:
+                return False
+            self.write(key, new)
+            return True
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        for parent, _, names in os.walk(self.path / os.path.dirname(prefix)):
+            for name in names:
+                path = Path(parent, name)
+                key = path.relative_to(self.path).as_posix()
+                if not key.startswith(prefix) or name.startswith("."):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    found = path.stat()
+                    yield Stored(key, found.st_size, found.st_mtime)
+
+    def delete(self, key: str) -> None:
+        try:
+            (self.path / key).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unavailable(key, error) from error
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """May be entered again by the thread that is in it."""
+        files.make_private_dir(self.path)
+        try:
+            self._lock.acquire(timeout=LOCK_TIMEOUT_S, poll_interval=0.01)
+        except filelock.Timeout as error:
+            raise ConflictError(
+                f"other writers have held the chain {self.path} for {LOCK_TIMEOUT_S:.0f} s",
+                hint="see which program uses it, then try again",
+            ) from error
+        except OSError as error:
+            raise self._unavailable(".lock", error) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _unavailable(self, key: str, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.path / key}: {error.strerror}",
+            hint="check the folder's owner and the free space",
+        )
+
+
+class Retrying:
+    """Another backend, patiently: what is unavailable is tried again after 1, 2 and 4 seconds."""
+
+    def __init__(self, inner: Backend, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._inner = inner
+        self._sleep = sleep
+
+    def read(self, key: str) -> bytes | None:
+        return self._patiently(lambda: self._inner.read(key))
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        self._patiently(lambda: self._inner.write(key, data))
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        return self._patiently(lambda: self._swapped(key, old, new))
+
+    def _swapped(self, key: str, old: bytes | None, new: bytes) -> bool:
+        # A try before this one may have got through without our hearing of it.
+        return self._inner.swap(key, old, new) or self._inner.read(key) == new
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        return iter(self._patiently(lambda: tuple(self._inner.list(prefix))))
+
+    def delete(self, key: str) -> None:
+        self._patiently(lambda: self._inner.delete(key))
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self._inner.exclusive()
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        for wait_s in RETRY_WAITS_S:
+            try:
+                return work()
+            except StoreUnavailable:
+                self._sleep(wait_s)
+        return work()

@@ -1,0 +1,77 @@
+"""Garbage collection: old contents go, records stay, so that the chain can still be verified."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from decloud_trainer.errors import SettingsError
+from decloud_trainer.store.chain import Store, blob_key
+from decloud_trainer.store.version import Version
+
+# A blob that no version names may belong to a commit that is under way.
+YOUNG_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a collection gives up.
+
+    Attributes:
+        versions: whose contents go, oldest first; those that went before are not among them.
+        kept: counters of the versions whose contents stay.
+        blobs: keys of the blobs that only given-up versions name, and of stray ones.
+        freed: bytes of these blobs.
+    """
+
+    versions: tuple[Version, ...]
+    kept: frozenset[int]
+    blobs: tuple[str, ...]
+    freed: int
+
+
+def plan(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
+    """What would go if the contents of the newest `keep` versions, of the first one, of tagged
+    ones and of those in `protect` stay.
+
+    Raises:
+        SettingsError: fewer than one is to stay, or a protected version isn't there.
+        CorruptionError, StoreUnavailable.
+    """
+    if keep < 1:
+        raise SettingsError("at least the newest version stays", hint="use --keep 1 or more")
+    log = list(store.log())
+    if not log:
+        return Plan((), frozenset(), (), 0)
+    newest = log[0].counter
+    missing = [counter for counter in protect if not 0 <= counter <= newest]
+    if missing:
+        raise SettingsError(f"{store.where} has no version {missing[0]} to protect")
+    kept = {0, *range(max(0, newest - keep + 1), newest + 1), *store.tags().values(), *protect}
+    gone = [v for v in reversed(log) if v.counter not in kept and not store.is_collected(v)]
+    named = {blob_key(piece.sha256) for v in log if v.counter in kept for piece in v.pieces}
+    fallen = {blob_key(piece.sha256) for v in log for piece in v.pieces} - named
+    now = store.now().timestamp()
+    doomed = {
+        stored.key: stored.size
+        for stored in store.backend.list("blobs/")
+        if stored.key in fallen or (stored.key not in named and now - stored.modified > YOUNG_S)
+    }
+    return Plan(tuple(gone), frozenset(kept), tuple(sorted(doomed)), sum(doomed.values()))
+
+
+def collect(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
+    """Give the contents up that `plan` names. Interrupted anywhere, the chain is sound, and
+    another collection goes on.
+
+    Raises:
+        as `plan`.
+    """
+    with store.backend.exclusive():
+        found = plan(store, keep, protect)
+        for version in found.versions:
+            # First: a content that is partly gone must not look like a damaged one.
+            store.mark_collected(version)
+        for key in found.blobs:
+            store.backend.delete(key)
+    return found
