@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torchvision import transforms
 
+from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.datasets import load
 from decloud_trainer.training.device import Device, choose_device
-from decloud_trainer.training.image_task import ImageTask
 from decloud_trainer.training.loop import Plan, train
 from decloud_trainer.training.networks import Architecture, SimpleCNN
 from decloud_trainer.training.samples import Samples
@@ -65,7 +65,7 @@ def compare(data_dir: Path, *, device: str = "auto", threads: int = 0, turns: in
 
 def _our_loop(samples: Samples, device: Device) -> Callable[[], None]:
     torch.manual_seed(0)
-    task = ImageTask(SimpleCNN(10), samples, BATCH_SIZE, 0, device)
+    task = ClassifierTask(SimpleCNN(10), samples, BATCH_SIZE, 0, device)
 
     def one_epoch() -> None:
         plan = Plan(epochs=1, max_epochs=1, learning_rate=0.001, seed=0)

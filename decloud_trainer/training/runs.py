@@ -18,6 +18,7 @@ from decloud_trainer import files
 from decloud_trainer.errors import CorruptionError, Diverged, OutOfTime, UnknownArchitecture
 from decloud_trainer.training import datasets
 from decloud_trainer.training.artifacts import Loaded, difference, load_model, serialise
+from decloud_trainer.training.classifier_task import ClassifierTask, check_batch_size, check_labels
 from decloud_trainer.training.convention import (
     MEASURED_BATCHES,
     STATISTICS,
@@ -27,7 +28,6 @@ from decloud_trainer.training.convention import (
     submittable,
 )
 from decloud_trainer.training.device import Device, choose_device
-from decloud_trainer.training.image_task import ImageTask, check_batch_size, check_labels
 from decloud_trainer.training.loop import Epoch, Plan, state_of, train
 from decloud_trainer.training.memory import check_fits
 from decloud_trainer.training.networks import Architecture, Shape, recognise
@@ -102,7 +102,7 @@ def _benchmark(loaded: Loaded, architecture: Architecture, device: Device, hooks
         random.integers(0, architecture.classes, BENCHMARK_BATCH * 500, dtype=np.int64),
     )
     model = architecture.with_weights(loaded.tensors)
-    task = ImageTask(model, samples, BENCHMARK_BATCH, 0, device)
+    task = ClassifierTask(model, samples, BENCHMARK_BATCH, 0, device)
     speed = 0.0
     for max_batches, seconds in ((3, WARM_UP_S), (0, BENCHMARK_S)):
         plan = Plan(1, 1, 1e-6, 0, max_batches, deadline=hooks.clock() + seconds)
@@ -151,7 +151,7 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
     before_scoring = hooks.clock()
     scorer = _make_scorer(spec, loaded, architecture, hooks)
     scoring_s = hooks.clock() - before_scoring
-    task = ImageTask(
+    task = ClassifierTask(
         architecture.with_weights(loaded.tensors), samples, spec.batch_size, spec.seed, device
     )
     run = _Run(spec, loaded.tensors, carried(architecture, scale), folder, scorer)
@@ -179,7 +179,7 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
 
 
 def _scored_state(
-    task: ImageTask, loaded: Loaded, keys: Mapping[str, Shape], device: Device
+    task: ClassifierTask, loaded: Loaded, keys: Mapping[str, Shape], device: Device
 ) -> dict[str, Tensor]:
     """The state that the scoring side shall arrive at, as far as an artefact can carry it."""
     if has_batchnorm(task.model):

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable, TrainingError
+from decloud_trainer.training.classifier_task import check_labels, normalise, scoring_batches
 from decloud_trainer.training.datasets import find_format, load, prepare
 from decloud_trainer.training.decoded import resize
-from decloud_trainer.training.image_task import check_labels, normalise, scoring_batches
 from decloud_trainer.training.published import CLASSES
 from decloud_trainer.training.spec import DataSpec
 

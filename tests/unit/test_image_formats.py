@@ -20,8 +20,8 @@ from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import cifar, folders
+from decloud_trainer.training.classifier_task import normalise, scoring_batches
 from decloud_trainer.training.datasets import find_format, load
-from decloud_trainer.training.image_task import normalise, scoring_batches
 from decloud_trainer.training.spec import DataSpec
 
 

@@ -18,9 +18,9 @@ from torchvision import models, transforms
 from decloud_trainer.errors import HostileFile, SettingsError
 from decloud_trainer.training import datasets, idx, runs
 from decloud_trainer.training.artifacts import MODEL_DTYPES, load_model, parse, serialise
+from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.convention import carried, measure_statistics, submittable
 from decloud_trainer.training.device import Device
-from decloud_trainer.training.image_task import ImageTask
 from decloud_trainer.training.networks import Architecture, MediumCNN
 from decloud_trainer.training.runs import Hooks, inspect_model, train_model
 from decloud_trainer.training.samples import Samples
@@ -241,12 +241,12 @@ def test_a_last_batch_of_one_sample_is_left_out() -> None:
     for name in ("medium_cnn", "simple_cnn"):
         architecture = Architecture(name, 2)
         state = {k: torch.zeros(s) for k, s in architecture.shapes().items()}
-        task = ImageTask(architecture.with_weights(state), samples, 4, 0, CPU)
+        task = ClassifierTask(architecture.with_weights(state), samples, 4, 0, CPU)
         sizes[name] = [len(labels) for _, labels in task.batches(1)]
         assert len(sizes[name]) == task.batches_per_epoch
     assert sizes == {"medium_cnn": [4, 4], "simple_cnn": [4, 4, 1]}
     with pytest.raises(SettingsError, match="batches of one sample"):
-        ImageTask(MediumCNN(2), samples, 1, 0, CPU)
+        ClassifierTask(MediumCNN(2), samples, 1, 0, CPU)
 
 
 @pytest.mark.parametrize(
