@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.cifar_pickle import ROW_BYTES, read_batch
 from decloud_trainer.training.split import (
+    Bounded,
     ImageSplit,
     Labels,
     Pixels,
-    Readable,
     Summary,
     read_exactly,
     unusable,
@@ -184,22 +183,6 @@ def _read_file(file: Path) -> bytes:
     return data
 
 
-class _Bounded:
-    """What comes out of an archive, up to a limit: a few bytes can pack many."""
-
-    def __init__(self, stream: Readable, file: Path) -> None:
-        self._stream = stream
-        self._file = file
-        self._left = MAX_ARCHIVE_BYTES
-
-    def read(self, size: int, /) -> bytes:
-        data = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise unusable(self._file, "archive", f"it unpacks to over {MAX_ARCHIVE_BYTES:,} bytes")
-        return data
-
-
 def read_archive(file: Path, layout: Layout, names: Collection[str]) -> dict[str, bytes]:
     """The members `names` of an archive, by name; nothing is written to disk.
 
@@ -212,7 +195,7 @@ def read_archive(file: Path, layout: Layout, names: Collection[str]) -> dict[str
             file.open("rb") as raw,
             gzip.GzipFile(fileobj=raw) as plain,
             # A stream: members are read in passing, and sizes can't send us anywhere.
-            tarfile.open(fileobj=_stream(plain, file), mode="r|") as tar,
+            tarfile.open(fileobj=Bounded.stream(plain, file, MAX_ARCHIVE_BYTES), mode="r|") as tar,
         ):
             for member in tar:
                 folder, _, name = member.name.removeprefix("./").partition("/")
@@ -223,10 +206,6 @@ def read_archive(file: Path, layout: Layout, names: Collection[str]) -> dict[str
     if missing := [name for name in names if name not in found]:
         raise unusable(file, "archive", f"it lacks {layout.folder}/{', '.join(missing)}")
     return found
-
-
-def _stream(plain: gzip.GzipFile, file: Path) -> IO[bytes]:
-    return _Bounded(plain, file)  # type: ignore[return-value]  # tarfile only reads
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> bytes:
