@@ -115,6 +115,9 @@ class Settings:
     learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate")
     max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
     device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
+    passphrase_file: str = _setting(
+        "", TEXT, "File with the passphrase of an encrypted wallet; empty: none"
+    )
     threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
 

@@ -18,7 +18,8 @@ from decloud_trainer.names import dataset_key
 if TYPE_CHECKING:
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.generation import Generation
-    from decloud_trainer.chain.wallet import Wallet
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.chain.wallet import FoundWallet, Wallet
     from decloud_trainer.ipfs.pins import PinService
     from decloud_trainer.localnet.options import Endpoints
     from decloud_trainer.rounds.engine import Engine, Told
@@ -128,10 +129,24 @@ def _websocket_of(rpc_url: str) -> str:
 
 
 def wallet_of(settings: Settings, keypair: str | None) -> Wallet:
-    """The wallet that signs; a WalletError says where none was found."""
-    from decloud_trainer.chain.wallet import load_wallet
+    """The wallet that signs; a WalletError says where none was found, or no passphrase for it.
 
-    return load_wallet(
+    An encrypted one may be asked for at the terminal. Where the address is enough, see
+    `known_wallet`."""
+    from decloud_trainer.chain.passphrases import unlock
+    from decloud_trainer.chain.wallet import LockedWallet
+
+    found = known_wallet(settings, keypair)
+    if isinstance(found, LockedWallet):
+        return unlock(found, os.environ, settings.passphrase_file)
+    return found
+
+
+def known_wallet(settings: Settings, keypair: str | None) -> FoundWallet:
+    """The wallet, an encrypted one still locked; a WalletError says where none was found."""
+    from decloud_trainer.chain.wallet import find_wallet
+
+    return find_wallet(
         keypair_option=Path(keypair) if keypair else None,
         environ=os.environ,
         private_key=settings.private_key,
@@ -295,8 +310,8 @@ async def scope_of(settings: Settings, keypair: str | None) -> Scope:
     from decloud_trainer.chain.rpc import Rpc
     from decloud_trainer.rounds.intake import Scope
 
-    wallet = wallet_of(settings, keypair)
-    async with Rpc(services(settings).rpc_url) as rpc:
+    wallet = known_wallet(settings, keypair)
+    async with rpc_of(settings) as rpc:
         return Scope(await rpc.genesis_hash(), str(program_of(settings)), wallet.pubkey)
 
 

@@ -71,7 +71,9 @@ def commands(
 def words_of(line: str) -> list[str]:
     """The words after the program's name, up to a pipe or a redirection."""
     words = shlex.split(line)
-    end = next((n for n, w in enumerate(words) if w[:1] in "|<>&" or w[:2] == "2>"), len(words))
+    end = next(
+        (n for n, w in enumerate(words) if w[:1] in "|<>&" or w[:2] in ("2>", "3<")), len(words)
+    )
     return [FILLED.get(word, word) for word in words[:end]]
 
 
@@ -81,6 +83,8 @@ def test_every_command_line_is_one(line: str) -> None:
     group: click.Group = cli
     words = words_of(line)
     context = click.Context(cli, info_name="decloud-trainer")
+    if words[0] in ("--keypair", "--passphrase-fd"):
+        words = words[2:]
     while True:
         if words == ["--help"]:
             return

@@ -1,5 +1,8 @@
 """The trainer's key: where it comes from, and signing with it. It is never shown.
 
+A key file is the Solana CLI's list of 64 numbers, or an encrypted wallet (`chain.keystore`). Of
+the latter the address is known without its passphrase: what only looks needs none.
+
 No message here repeats any part of what was read, and errors of the parsers are cut off
 (`from None`), because a JSON or base58 error carries the text that it failed on.
 """
@@ -9,14 +12,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeAlias
 
 import base58
 from solders.keypair import Keypair
 
+from decloud_trainer.chain import keystore
 from decloud_trainer.errors import WalletError
+from decloud_trainer.files import sync_dir, write_atomic
 
 ENVIRONMENT = ("DECLOUD_PRIVATE_KEY", "SOLANA_PRIVATE_KEY")
 _MAX_KEY_FILE_BYTES = 4096
@@ -32,6 +37,7 @@ class Wallet:
     """
 
     __slots__ = ("_keypair", "source", "warnings")
+    encrypted = False
 
     def __init__(self, keypair: Keypair, source: str, warnings: tuple[str, ...] = ()) -> None:
         self._keypair = keypair
@@ -54,16 +60,51 @@ class Wallet:
         raise TypeError("a wallet is neither pickled nor copied")
 
 
-def load_wallet(
+class LockedWallet:
+    """An encrypted wallet whose passphrase wasn't needed yet.
+
+    Attributes:
+        pubkey: the address that the file states; `unlock` proves it.
+        source, warnings: as of `Wallet`.
+    """
+
+    __slots__ = ("_sealed", "pubkey", "source", "warnings")
+    encrypted = True
+
+    def __init__(self, sealed: keystore.Sealed, source: str, warnings: tuple[str, ...]) -> None:
+        self._sealed = sealed
+        self.pubkey = sealed.pubkey
+        self.source = source
+        self.warnings = warnings
+
+    def unlock(self, passphrase: str) -> Wallet:
+        """Takes about a third of a second, and 128 MB meanwhile.
+
+        Raises:
+            WalletError: a wrong passphrase, or a changed file.
+        """
+        keypair = Keypair.from_seed(keystore.unseal(self._sealed, passphrase, self.source))
+        if str(keypair.pubkey()) != self.pubkey:
+            raise WalletError(f"{self.source} is damaged: its address isn't its key's")
+        return Wallet(keypair, self.source, self.warnings)
+
+    def __repr__(self) -> str:
+        return f"LockedWallet({self.pubkey}, from {self.source})"
+
+
+FoundWallet: TypeAlias = Wallet | LockedWallet
+
+
+def find_wallet(
     *,
     keypair_option: Path | None = None,
     environ: Mapping[str, str],
     private_key: str = "",
     keypair_path: str = "",
-) -> Wallet:
-    """The wallet of the first source that is there.
+) -> FoundWallet:
+    """The wallet of the first source that is there, an encrypted one still locked.
 
-    In this order: the keypair file of the command line, the environment's DECLOUD_PRIVATE_KEY and
+    In this order: the key file of the command line, the environment's DECLOUD_PRIVATE_KEY and
     SOLANA_PRIVATE_KEY, the configured `private_key`, the file at the configured `keypair_path`.
     A source that is there but wrong is an error: the next one would be another wallet.
 
@@ -71,14 +112,14 @@ def load_wallet(
         WalletError: no key anywhere, or the first one can't be read.
     """
     if keypair_option is not None:
-        return read_keypair_file(keypair_option, option=True)
+        return read_key_file(keypair_option, option=True)
     for name in ENVIRONMENT:
         if environ.get(name, "").strip():
             return Wallet(_parse_key(environ[name], name), f"environment {name}")
     if private_key.strip():
         return Wallet(_parse_key(private_key, "the setting private_key"), "setting private_key")
     if keypair_path and Path(keypair_path).expanduser().exists():
-        return read_keypair_file(Path(keypair_path))
+        return read_key_file(Path(keypair_path))
     looked = f": {keypair_path} doesn't exist" if keypair_path else ""
     raise WalletError(
         f"No private key found{looked}",
@@ -88,11 +129,37 @@ def load_wallet(
     )
 
 
-def read_keypair_file(path: Path, *, option: bool = False) -> Wallet:
-    """The wallet of a Solana CLI keypair file; ``~`` is expanded.
+def load_wallet(
+    *,
+    keypair_option: Path | None = None,
+    environ: Mapping[str, str],
+    private_key: str = "",
+    keypair_path: str = "",
+    unlock: Callable[[LockedWallet], Wallet] | None = None,
+) -> Wallet:
+    """As `find_wallet`, ready to sign: an encrypted one goes through `unlock`.
 
     Raises:
-        WalletError: missing, unreadable, or not a keypair.
+        WalletError: as in `find_wallet`; an encrypted wallet with nothing to unlock it.
+    """
+    found = find_wallet(
+        keypair_option=keypair_option,
+        environ=environ,
+        private_key=private_key,
+        keypair_path=keypair_path,
+    )
+    if isinstance(found, Wallet):
+        return found
+    if unlock is None:
+        raise WalletError(f"{found.source} is encrypted", hint="it needs its passphrase here")
+    return unlock(found)
+
+
+def read_key_file(path: Path, *, option: bool = False) -> FoundWallet:
+    """The wallet of a Solana CLI keypair file, or of an encrypted one; ``~`` is expanded.
+
+    Raises:
+        WalletError: missing, unreadable, or neither.
     """
     path = path.expanduser()
     try:
@@ -104,23 +171,39 @@ def read_keypair_file(path: Path, *, option: bool = False) -> Wallet:
             f"can't read the keypair file {path}: {error.strerror}",
             hint="check the path, or make a wallet with `decloud-trainer setup`",
         ) from error
-    keypair = _parse_key(raw.decode("ascii", "replace"), f"the keypair file {path}")
+    text = raw.decode("ascii", "replace")
     warnings: tuple[str, ...] = ()
     if mode & 0o077:
         warnings = (f"other users of this machine can read {path}: run `chmod 600 {path}`",)
-    return Wallet(keypair, f"{'option' if option else 'file'} {path}", warnings)
+    source = f"{'option' if option else 'file'} {path}"
+    if keystore.is_sealed(text):
+        return LockedWallet(keystore.parse(text, f"the wallet {path}"), source, warnings)
+    return Wallet(_parse_key(text, f"the keypair file {path}"), source, warnings)
 
 
-def create_keypair_file(path: Path) -> Wallet:
-    """A new random key, written in the Solana CLI's form with mode 0600.
+def read_keypair_file(path: Path, *, option: bool = False) -> Wallet:
+    """The wallet of a key file that isn't encrypted.
+
+    Raises:
+        WalletError: as in `read_key_file`; or it is encrypted.
+    """
+    found = read_key_file(path, option=option)
+    if isinstance(found, LockedWallet):
+        raise WalletError(f"{found.source} is encrypted", hint="it needs its passphrase here")
+    return found
+
+
+def create_keypair_file(path: Path, passphrase: str = "") -> Wallet:
+    """A new random key, in a file of mode 0600: encrypted, or without a passphrase in the
+    Solana CLI's form.
 
     Raises:
         WalletError: something is at `path` already (it is left alone), or it can't be written.
     """
-    return _write_keypair_file(path, Keypair())
+    return _write_new(path, Keypair(), passphrase)
 
 
-def import_keypair_file(path: Path, text: str) -> Wallet:
+def import_keypair_file(path: Path, text: str, passphrase: str = "") -> Wallet:
     """The key that `text` is (base58, or the Solana CLI's list), written like a new one.
 
     A file that holds this very key already is left as it is.
@@ -130,10 +213,34 @@ def import_keypair_file(path: Path, text: str) -> Wallet:
     """
     keypair = _parse_key(text, "the key that was given")
     with contextlib.suppress(WalletError):
-        present = read_keypair_file(path)
+        present = read_key_file(path)
         if present.pubkey == str(keypair.pubkey()):
-            return present
-    return _write_keypair_file(path, keypair)
+            return Wallet(keypair, present.source, present.warnings)
+    return _write_new(path, keypair, passphrase)
+
+
+def rewrite_key_file(path: Path, wallet: Wallet, passphrase: str) -> None:
+    """Replace the key file by the same key under that passphrase; without one, in the clear.
+
+    The new bytes are read back as a key before they take the old ones' place, atomically. A
+    symbolic link stays, and what it leads to is replaced.
+
+    Raises:
+        WalletError: it can't be written; the file is as it was.
+    """
+    path = path.expanduser().resolve()
+    data = _file_bytes(wallet._keypair, passphrase)
+    if passphrase:
+        sealed = keystore.parse(data.decode(), str(path))
+        proved = LockedWallet(sealed, str(path), ()).unlock(passphrase).pubkey
+    else:
+        proved = str(_parse_key(data.decode(), str(path)).pubkey())
+    if proved != wallet.pubkey or read_key_file(path).pubkey != wallet.pubkey:
+        raise WalletError(f"{path} holds another key by now; it is left as it is")
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise WalletError(f"can't write {path}: {error.strerror}") from error
 
 
 def exported(wallet: Wallet, form: Literal["base58", "json"]) -> str:
@@ -142,8 +249,16 @@ def exported(wallet: Wallet, form: Literal["base58", "json"]) -> str:
     return json.dumps(list(raw)) if form == "json" else base58.b58encode(raw).decode("ascii")
 
 
-def _write_keypair_file(path: Path, keypair: Keypair) -> Wallet:
+def _file_bytes(keypair: Keypair, passphrase: str) -> bytes:
+    if passphrase:
+        seed = bytes(keypair)[: keystore.SEED_BYTES]
+        return keystore.seal(seed, str(keypair.pubkey()), passphrase)
+    return (json.dumps(list(bytes(keypair))) + "\n").encode()
+
+
+def _write_new(path: Path, keypair: Keypair, passphrase: str) -> Wallet:
     path = path.expanduser()
+    data = _file_bytes(keypair, passphrase)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -155,10 +270,11 @@ def _write_keypair_file(path: Path, keypair: Keypair) -> Wallet:
     except OSError as error:
         raise WalletError(f"can't create {path}: {error.strerror}") from error
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(list(bytes(keypair))) + "\n")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        sync_dir(path.parent)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise WalletError(f"can't write {path}: {error.strerror}") from error

@@ -16,9 +16,10 @@ from decloud_trainer.chain import v1
 from decloud_trainer.chain.client import SolanaChain
 from decloud_trainer.chain.clock import ChainClock
 from decloud_trainer.chain.generation import Generation
-from decloud_trainer.chain.rpc import Rpc
-from decloud_trainer.chain.wallet import Wallet
-from decloud_trainer.checks.model import Check, failed, passed, refused, warned
+from decloud_trainer.chain.health import MAX_LAG_SLOTS
+from decloud_trainer.chain.rpc import NETWORKS, Rpc
+from decloud_trainer.chain.wallet import FoundWallet
+from decloud_trainer.checks.model import Check, Verdict, failed, passed, refused, warned
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError, LayoutError
 from decloud_trainer.money import format_sol
@@ -57,7 +58,7 @@ class _Look:
 
     settings: Settings
     rpc: Rpc
-    wallet: Wallet | None
+    wallet: FoundWallet | None
     program: Any = field(init=False)
     newest: Round | None = None
 
@@ -186,9 +187,14 @@ class _Look:
         return f"get free {network} SOL for {key} at https://faucet.solana.com"
 
 
-async def chain_checks(settings: Settings, wallet: Wallet | None) -> ChainReport:
-    """All of them; when the endpoint doesn't answer, it is told once."""
-    async with Rpc(services(settings).rpc_url, timeout_s=TIMEOUT_S, attempts=2) as rpc:
+async def chain_checks(settings: Settings, wallet: FoundWallet | None) -> ChainReport:
+    """All of them; endpoints that don't answer are told once each."""
+    firsts = await endpoint_checks(settings)
+    names = ("program", "rounds", "clock", "balance")
+    if all(check.verdict is Verdict.FAIL for check in firsts):
+        unknown = [warned(name, "not known: no RPC endpoint can be used") for name in names]
+        return ChainReport([*firsts, *unknown])
+    async with rpc_of(settings, timeout_s=TIMEOUT_S, attempts=2) as rpc:
         look = _Look(settings, rpc, wallet)
         names = ("program", "rounds", "clock", "balance")
         try:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 
-from decloud_trainer.chain.wallet import Wallet
+from decloud_trainer.chain.wallet import FoundWallet
 from decloud_trainer.checks.chain import ChainReport, chain_checks, websocket_check
 from decloud_trainer.checks.content import HELLO_CID, gateway_checks, pin_check
 from decloud_trainer.checks.data import data_checks
@@ -15,7 +15,7 @@ from decloud_trainer.checks.model import Check, failed, passed, refused, warned
 from decloud_trainer.checks.packages import packages_check, python_check
 from decloud_trainer.config import Loaded, Settings
 from decloud_trainer.errors import DecloudError, WalletError
-from decloud_trainer.wiring import wallet_of
+from decloud_trainer.wiring import known_wallet
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ def configuration_check(loaded: Loaded) -> Check:
     return passed("configuration", text)
 
 
-def wallet_check(settings: Settings, keypair: str | None) -> tuple[Check, Wallet | None]:
+def wallet_check(settings: Settings, keypair: str | None) -> tuple[Check, FoundWallet | None]:
     """Is there a key to sign with, and is it kept well?"""
     try:
-        wallet = wallet_of(settings, keypair)
+        wallet = known_wallet(settings, keypair)
     except WalletError as error:
         return refused("wallet", error), None
     text = f"{wallet.pubkey} from {wallet.source}"

@@ -59,10 +59,10 @@ def shown_text(value: Any, *, nothing: str = "-") -> str:
 
 def _wallet(settings: settings_file.Settings, keypair: str | None) -> dict[str, str]:
     from decloud_trainer.errors import WalletError
-    from decloud_trainer.wiring import wallet_of
+    from decloud_trainer.wiring import known_wallet
 
     try:
-        wallet = wallet_of(settings, keypair)
+        wallet = known_wallet(settings, keypair)
     except WalletError as error:
         return {"wallet": "", "wallet_source": "", "wallet_problem": error.message}
     return {"wallet": wallet.pubkey, "wallet_source": wallet.source, "wallet_problem": ""}

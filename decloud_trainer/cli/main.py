@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,11 +89,23 @@ class _Commands(click.Group):
     epilog=EXIT_CODES,
 )
 @click.option("--keypair", type=click.Path(), help="Keypair file to use instead of the settings'.")
+@click.option(
+    "--passphrase-fd",
+    type=click.IntRange(0, 1 << 20),
+    metavar="N",
+    help="Read the wallet's passphrase from this file descriptor; 0: standard input.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more, and show where an error came from.")
 @click.option("--no-color", is_flag=True, help="No colours, as with NO_COLOR in the environment.")
 @click.version_option(__version__, prog_name="decloud-trainer")
 @click.pass_context
-def cli(ctx: click.Context, keypair: str | None, verbose: bool, no_color: bool) -> None:
+def cli(
+    ctx: click.Context,
+    keypair: str | None,
+    passphrase_fd: int | None,
+    verbose: bool,
+    no_color: bool,
+) -> None:
     """Earn rewards on the DECLOUD network by training models on this machine.
 
     \b
@@ -102,6 +115,9 @@ def cli(ctx: click.Context, keypair: str | None, verbose: bool, no_color: bool) 
     ctx.obj = {"keypair": keypair, "verbose": verbose}
     if no_color:
         ctx.color = False  # which commands' contexts inherit; see `output.shows_colors`
+    if passphrase_fd is not None:
+        # The number is no secret; whoever needs the passphrase reads it there, once.
+        os.environ["DECLOUD_WALLET_PASSPHRASE_FD"] = str(passphrase_fd)
     _take_over_settings()
 
 

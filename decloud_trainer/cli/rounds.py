@@ -93,10 +93,10 @@ def claim(ctx: click.Context, round_id: int | None, all_of_them: bool, as_json: 
 async def _claimable(ctx: click.Context) -> list[int]:
     """Rounds in which the chain shows an unclaimed share of the wallet's."""
     from decloud_trainer.rounds.model import RoundStatus
-    from decloud_trainer.wiring import open_chain, wallet_of
+    from decloud_trainer.wiring import known_wallet, open_chain
 
     settings = settings_file.load().settings
-    wallet = wallet_of(settings, ctx.obj["keypair"])
+    wallet = known_wallet(settings, ctx.obj["keypair"])
     async with open_chain(settings, wallet.pubkey) as (chain, _):
         shares = [
             submission.round_id

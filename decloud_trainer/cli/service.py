@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,9 +71,19 @@ Exit codes: 0 done, 1 no service manager or a daemon is running already,
 @click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="Priority.")
 @click.option("--memory-max", type=_Memory(), help="Most memory, with the training.")
 @click.option("--no-sandbox", is_flag=True, help="For systems without user namespaces (Linux).")
+@click.option(
+    "--passphrase-credential",
+    type=click.Path(),
+    help="The file that systemd hands over as the wallet's passphrase (Linux).",
+)
 @click.option("--no-start", is_flag=True, help="Only write the file.")
 def install(
-    only_print: bool, nice: int, memory_max: str | None, no_sandbox: bool, no_start: bool
+    only_print: bool,
+    nice: int,
+    memory_max: str | None,
+    no_sandbox: bool,
+    passphrase_credential: str | None,
+    no_start: bool,
 ) -> None:
     """Install the service and start it.
 
@@ -81,11 +92,16 @@ def install(
     from decloud_trainer.wiring import home_is_held
 
     manager = _manager()
-    daemon = _daemon(nice, memory_max or "", sandbox=not no_sandbox)
+    credential = None
+    if passphrase_credential is not None:
+        if sys.platform != "linux":
+            raise SettingsError("only systemd has credentials", hint="set passphrase_file instead")
+        credential = Path(passphrase_credential).expanduser().absolute()
+    daemon = _daemon(nice, memory_max or "", credential, sandbox=not no_sandbox)
     if only_print:
         click.echo(manager.text(daemon), nl=False)
         return
-    _check_keys()
+    _check_keys(credential)
     manager.check()
     if not no_start and home_is_held() and not _is_running(manager):
         raise AlreadyRunning(
@@ -177,7 +193,8 @@ def _is_running(manager: Manager) -> bool:
     return manager.file.exists() and manager.state().get("state") == "running"
 
 
-def _daemon(nice: int, memory_max: str, *, sandbox: bool) -> Daemon:
+def _daemon(nice: int, memory_max: str, credential: Path | None, *, sandbox: bool) -> Daemon:
+    from decloud_trainer.chain import passphrases
     from decloud_trainer.cli.units import Daemon
 
     folders = (home_dir(), cache_dir(), log_dir(), wallet_locks_dir())
@@ -190,23 +207,42 @@ def _daemon(nice: int, memory_max: str, *, sandbox: bool) -> Daemon:
         environment={
             name: os.path.abspath(os.environ[name]) for name in PASSED_ON if os.environ.get(name)
         },
-        unset=tuple(name for row in rows if row.setting.secret for name in row.setting.env),
+        unset=(
+            *(name for row in rows if row.setting.secret for name in row.setting.env),
+            passphrases.VARIABLE,
+        ),
+        credentials={} if credential is None else {passphrases.CREDENTIAL: credential},
         nice=nice,
         memory_max=memory_max,
         sandbox=sandbox,
     )
 
 
-def _check_keys() -> None:
-    """The service must find every key in the configuration.
+def _check_keys(credential: Path | None) -> None:
+    """The service must find every key in the configuration, and a passphrase without asking.
 
     Raises:
-        SettingsError: a key is missing, or stands in this session's environment alone.
+        SettingsError: a key or passphrase is missing or wrong, or a key stands in this session's
+            environment alone.
     """
-    from decloud_trainer.wiring import wallet_of
+    from decloud_trainer.chain.passphrases import find_passphrase, read_passphrase_file
+    from decloud_trainer.chain.wallet import LockedWallet
+    from decloud_trainer.wiring import known_wallet
 
     loaded = settings_file.load()
-    wallet_of(loaded.settings, None)
+    wallet = known_wallet(loaded.settings, None)
+    if isinstance(wallet, LockedWallet):
+        if credential is not None and not loaded.settings.passphrase_file:
+            text = read_passphrase_file(credential)
+        else:
+            found = find_passphrase({}, loaded.settings.passphrase_file, wallet.pubkey)
+            if found is None:
+                raise SettingsError(
+                    f"{wallet.source} is encrypted, and the service can't ask for its passphrase",
+                    hint="add --passphrase-credential FILE, or set passphrase_file",
+                )
+            text = found.text
+        wallet.unlock(text)
     for key, source in loaded.sources.items():
         if settings_file.TABLE[key].setting.secret and source.startswith("environment"):
             raise SettingsError(

@@ -56,12 +56,12 @@ async def run_session(session: Session) -> None:
     """The daemon with its output, until SIGINT, SIGTERM or what ends the session."""
     from decloud_trainer.cli.logs import start_logging
     from decloud_trainer.rounds.daemon import Daemon, run_once
-    from decloud_trainer.wiring import open_trainer, wallet_of
+    from decloud_trainer.wiring import known_wallet, open_trainer
 
     settings = session.settings
     log_path = start_logging("daemon", verbose=session.verbose)
     until = _ended_by_signals()
-    wallet_of(settings, session.keypair)  # what a newcomer lacks first is named first
+    known_wallet(settings, session.keypair)  # what a newcomer lacks first is named first
     notes = await asyncio.to_thread(_check_pins, settings)
     output = _output(session)
     async with open_trainer(
@@ -132,10 +132,10 @@ async def dry_run(session: Session) -> None:
     from decloud_trainer.cli.listing import situation_now
     from decloud_trainer.rounds import policy
     from decloud_trainer.rounds.model import Round
-    from decloud_trainer.wiring import open_chain, program_of, services, terms_of, wallet_of
+    from decloud_trainer.wiring import known_wallet, open_chain, program_of, services, terms_of
 
     settings = session.settings
-    pubkey = wallet_of(settings, session.keypair).pubkey
+    pubkey = known_wallet(settings, session.keypair).pubkey
     terms, until = terms_of(settings), _ended_by_signals()
     async with open_chain(settings, pubkey) as (chain, started):
         began = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def _changes(answers: Answers, now: Settings) -> dict[str, Any]:
     Raises:
         SettingsError: the values don't fit each other, or there is no such wallet.
     """
-    from decloud_trainer.chain.wallet import load_wallet, read_keypair_file
+    from decloud_trainer.chain.wallet import load_wallet, read_key_file
 
     changes: dict[str, Any] = {}
     if answers.preset == NONE:
@@ -166,7 +167,7 @@ def _changes(answers: Answers, now: Settings) -> dict[str, Any]:
             "--wallet key needs the key", hint="give it on standard input with --secrets-stdin"
         )
     if answers.wallet == "cli":
-        read_keypair_file(Path(changes.get("keypair_path", now.keypair_path)))
+        read_key_file(Path(changes.get("keypair_path", now.keypair_path)))
         changes["private_key"] = ""  # it would win over the file
     if changes.get("network", now.network) == "localnet" and "custom" not in now.dataset_mappings:
         # The local network's own rounds are about the digits that ship with this program.
@@ -179,19 +180,31 @@ def _changes(answers: Answers, now: Settings) -> dict[str, Any]:
 def _write(answers: Answers, changes: dict[str, Any], now: Settings) -> None:
     """Keys first, then the configuration that names them."""
     if answers.wallet == "create":
-        changes |= {"keypair_path": str(_created()), "private_key": ""}
+        changes |= {"keypair_path": str(_created(passphrase or "")), "private_key": ""}
     elif answers.key:
-        changes |= {"keypair_path": str(_imported(answers.key)), "private_key": ""}
+        path = _imported(answers.key, passphrase or "")
+        changes |= {"keypair_path": str(path), "private_key": ""}
     if "private_key" in changes:
-        _keep_old_key(changes["private_key"])
+        _keep_old_key(changes["private_key"], passphrase or "")
     former = Path(now.keypair_path).expanduser()
+    passphrase = answers.passphrase
+    if passphrase is None and (answers.wallet == "create" or changes.get("private_key") == ""):
+        passphrase = _given_passphrase(now)
     place = Path(changes.get("keypair_path", former)).expanduser()
     if place != former and former.exists():
         click.echo(folded("\nthe wallet before was ", f"{former}; that file stays", indent=2))
     settings_file.update(changes)
 
 
-def _created() -> Path:
+def _given_passphrase(now: Settings) -> str:
+    """The one that a source has; nobody is asked."""
+    from decloud_trainer.chain.passphrases import find_passphrase
+
+    found = find_passphrase(os.environ, now.passphrase_file)
+    return "" if found is None else found.text
+
+
+def _created(passphrase: str) -> Path:
     from decloud_trainer.chain.wallet import create_keypair_file
 
     make_private_dir(home_dir())
@@ -199,27 +212,28 @@ def _created() -> Path:
     if path.exists():
         click.echo(folded("\nthe wallet that is already there is kept: ", str(path), indent=2))
     else:
-        create_keypair_file(path)
-        click.echo(folded("\na new wallet: ", str(path), indent=2))
+        create_keypair_file(path, passphrase)
+        kind = "encrypted" if passphrase else "not encrypted"
+        click.echo(folded(f"\na new wallet, {kind}: ", str(path), indent=2))
         text = "Back this file up: it is the only key to what the wallet will hold."
         click.echo(folded("  ", text))
     return path
 
 
-def _imported(key: str) -> Path:
+def _imported(key: str, passphrase: str) -> Path:
     """The keypair file of a key, a new one unless it is in its place already."""
-    from decloud_trainer.chain.wallet import import_keypair_file, load_wallet, read_keypair_file
+    from decloud_trainer.chain.wallet import import_keypair_file, load_wallet, read_key_file
 
     make_private_dir(home_dir())
     path, pubkey = new_wallet_path(), load_wallet(environ={}, private_key=key).pubkey
-    if path.exists() and read_keypair_file(path).pubkey != pubkey:
+    if path.exists() and read_key_file(path).pubkey != pubkey:
         path = path.with_name(f"wallet-{pubkey[:8]}.json")
-    import_keypair_file(path, key)
+    import_keypair_file(path, key, passphrase)
     click.echo(folded("\nthe key is stored in ", str(path), indent=2))
     return path
 
 
-def _keep_old_key(new: str) -> None:
+def _keep_old_key(new: str, passphrase: str) -> None:
     """A key that the configuration is about to lose may hold money: it gets a file first."""
     from decloud_trainer.chain.wallet import import_keypair_file, load_wallet
 
@@ -231,6 +245,6 @@ def _keep_old_key(new: str) -> None:
     except WalletError:
         return  # what isn't a key holds nothing
     path = make_private_dir(home_dir()) / f"wallet-{pubkey[:8]}.json"
-    import_keypair_file(path, old)
+    import_keypair_file(path, old, passphrase)
     text = f"{pubkey} leaves the configuration; it is kept in {path}"
     click.echo(folded("\nthe key of ", text, indent=2))

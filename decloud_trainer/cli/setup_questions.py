@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +42,14 @@ class Answers:
         wallet: one of `WALLETS`; None: as it is.
         preset: its name, or `NONE`; None: as it is.
         key: a secret key that gets a keypair file; empty for none.
+        passphrase: what a new file is encrypted under; empty: not at all; None: not asked yet.
     """
 
     settings: dict[str, Any]
     wallet: str | None
     preset: str | None
     key: str = field(default="", repr=False)
+    passphrase: str | None = field(default=None, repr=False)
 
 
 def ask_all(answers: Answers, now: Settings) -> None:
@@ -101,9 +104,11 @@ def solana_cli_path() -> Path:
 
 
 def _ask_wallet(answers: Answers, now: Settings) -> None:
+    from decloud_trainer.chain.passphrases import new_passphrase
+
     kept = _present_wallet(now)
     standard = solana_cli_path()
-    text = "Keys are not encrypted: they are in files that you alone can read (mode 0600)."
+    text = "A key's file is readable by you alone (mode 0600), and encrypted if you want."
     click.echo("\n" + folded("2. ", f"Wallet. {text}"))
     if answers.wallet is None:
         found = f" (found {standard})" if standard.exists() else ""
@@ -122,14 +127,16 @@ def _ask_wallet(answers: Answers, now: Settings) -> None:
         answers.settings["keypair_path"] = _ask_keypair_path(default)
     if choice == "key" and not answers.settings.get("private_key"):
         answers.key = _ask_key()
+    if answers.key or (choice == "create" and not new_wallet_path().exists()):
+        answers.passphrase = new_passphrase(os.environ, now.passphrase_file)
 
 
 def _present_wallet(now: Settings) -> str:
     """The address of the wallet that would be used without any answer; empty for none."""
-    from decloud_trainer.wiring import wallet_of
+    from decloud_trainer.wiring import known_wallet
 
     try:
-        return wallet_of(now, None).pubkey
+        return known_wallet(now, None).pubkey
     except WalletError:
         return ""
 
@@ -157,12 +164,12 @@ def _is_backup_promised() -> bool:
 
 
 def _ask_keypair_path(default: str) -> str:
-    from decloud_trainer.chain.wallet import read_keypair_file
+    from decloud_trainer.chain.wallet import read_key_file
 
     while True:
         path = absolute(str(click.prompt("   Path", default=default)))
         try:
-            read_keypair_file(Path(path))
+            read_key_file(Path(path))
         except WalletError as error:
             click.echo(folded("   ", error.message))
         else:

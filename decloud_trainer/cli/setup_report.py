@@ -15,24 +15,24 @@ from decloud_trainer.errors import DecloudError, NetworkError, WalletError
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
-    from decloud_trainer.chain.wallet import Wallet
+    from decloud_trainer.chain.wallet import FoundWallet
 
 START = "decloud-trainer start"
 
 
 def report(before: Loaded) -> None:
     """Show the configuration, and try what can be tried without spending anything."""
-    from decloud_trainer.wiring import home_is_held, wallet_of
+    from decloud_trainer.wiring import home_is_held, known_wallet
 
     loaded = settings_file.load()
     settings = loaded.settings
     _show_settings(before, loaded)
     click.echo(folded("\nsaved:   ", str(loaded.path), indent=9))
-    click.echo(folded("         ", "readable by you alone (mode 0600); keys are not encrypted"))
+    click.echo(folded("         ", "readable by you alone (mode 0600)"))
     if home_is_held():
         click.echo(folded("note:    ", "the daemon that is running takes this at its next start"))
     try:
-        wallet = wallet_of(settings, None)
+        wallet = known_wallet(settings, None)
     except WalletError as error:
         click.echo(folded("wallet:  ", error.message))
         lacking = "decloud-trainer wallet new"
@@ -64,7 +64,7 @@ def _show_settings(before: Loaded, after: Loaded) -> None:
     click.echo(folded(f"{default}: ", "decloud-trainer config --show", indent=2))
 
 
-def _show_wallet(wallet: Wallet) -> None:
+def _show_wallet(wallet: FoundWallet) -> None:
     click.echo(folded("wallet:  ", wallet.pubkey))
     click.echo(folded("         from ", wallet.source, indent=9))
     for warning in wallet.warnings:

@@ -23,10 +23,10 @@ MOST_TRAINERS = 10
 
 def own_key(ctx: click.Context) -> str | None:
     """The wallet's public key; None without a wallet, since looking needs none."""
-    from decloud_trainer.wiring import wallet_of
+    from decloud_trainer.wiring import known_wallet
 
     try:
-        return wallet_of(settings_file.load().settings, ctx.obj["keypair"]).pubkey
+        return known_wallet(settings_file.load().settings, ctx.obj["keypair"]).pubkey
     except WalletError:
         return None
 

@@ -19,6 +19,7 @@ class Daemon:
         command: its words.
         environment: variables that it needs; never a secret.
         unset: variables that it must not see, whatever the session has: the keys' ones.
+        credentials: name to file: what systemd reads for it and nobody else's process sees.
         folders: what it writes to; everything else is read-only for it.
         nice: how far it gives way to other programs, 0 to 19.
         memory_max: e.g. ``4G``; empty for no limit.
@@ -31,6 +32,7 @@ class Daemon:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     unset: Sequence[str] = ()
+    credentials: Mapping[str, Path] = field(default_factory=dict)
     nice: int = 10
     memory_max: str = ""
     sandbox: bool = True
@@ -48,6 +50,10 @@ def systemd_unit(daemon: Daemon) -> str:
         # The keys come from the configuration, which is readable by its owner alone; a unit's
         # environment can be read by every program of the session.
         f"UnsetEnvironment={' '.join(daemon.unset)}",
+        *(
+            f"LoadCredential={name}:{_quoted(str(path))}"
+            for name, path in daemon.credentials.items()
+        ),
         f"\n{_MANNERS}\nNice={daemon.nice}",
         *([f"MemoryMax={daemon.memory_max}"] if daemon.memory_max else []),
         f"\n{_HARDENING}",

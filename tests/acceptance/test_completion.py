@@ -54,7 +54,16 @@ def test_commands_and_options(offered: Offered) -> None:
     """Every command, the commands below it, and their options."""
     assert set(COMMANDS) <= set(offered(""))
     assert offered("wal") == ["wallet"]
-    assert offered("wallet", "") == ["balance", "export", "import", "new", "show"]
+    assert offered("wallet", "") == [
+        "balance",
+        "decrypt",
+        "encrypt",
+        "export",
+        "import",
+        "new",
+        "passphrase",
+        "show",
+    ]
     assert "--min-reward" in offered("start", "--m")
     assert "--keypair" in offered("--k")
 

@@ -177,6 +177,7 @@ def test_keys_at_a_terminal(own_home: Path) -> None:
     """A typed key isn't echoed; an export waits for a yes."""
     importing = Terminal("wallet", "import")
     importing.answer("Private key (not shown)", AS_BASE58)
+    importing.answer("Passphrase to encrypt the key (empty: none): ", "")
     assert importing.end() == 0
     assert ADDRESS in importing.shown
     assert AS_BASE58 not in importing.shown

@@ -17,6 +17,8 @@ from loopback import serve
 from solders.keypair import Keypair
 from terminal import COMMAND, Terminal, run
 
+from decloud_trainer.chain.wallet import LockedWallet, read_key_file
+
 
 def stored(own_home: Path) -> dict[str, Any]:
     return json.loads((own_home / "decloud" / "config.json").read_bytes())
@@ -88,6 +90,8 @@ def test_ctrl_c_changes_nothing(own_home: Path, refused: None) -> None:
     wizard = Terminal("setup", "--network", "devnet", "--preset", "mnist-only")
     wizard.answer("Choice [create]: ", "key")
     wizard.answer("Private key (not shown): ", str(Keypair()))
+    wizard.answer("(empty: none): ", "a secret word")
+    wizard.answer("The same again: ", "a secret word")
     for _ in range(5):
         wizard.answer("]: ", "")
     wizard.wait_for("or skip [jwt]: ")
@@ -105,6 +109,7 @@ def test_a_new_wallet_needs_the_promise_of_a_backup(own_home: Path, refused: Non
     wizard.answer("back it up [no]: ", "")
     wizard.answer("Choice [create]: ", "create")
     wizard.answer("back it up [no]: ", "yes")
+    wizard.answer("(empty: none): ", "")
     for _ in range(4):
         wizard.answer("]: ", "")
     wizard.wait_for("Rounds at once [1]: ")
@@ -117,7 +122,8 @@ def test_a_new_wallet_needs_the_promise_of_a_backup(own_home: Path, refused: Non
 
 
 def test_an_imported_key_gets_a_file(own_home: Path, refused: None) -> None:
-    """A typed key, base58 or a list, is in a keypair file then, and nowhere else."""
+    """A typed key, base58 or a list, is in a file encrypted under the typed passphrase then, and
+    nowhere else."""
     keypair = Keypair()
     wizard = Terminal("setup", "--network", "localnet", "--preset", "none", "--epochs", "2")
     wizard.answer("Choice [create]: ", "key")
@@ -125,11 +131,18 @@ def test_an_imported_key_gets_a_file(own_home: Path, refused: None) -> None:
     wizard.answer("Private key (not shown): ", wrong)
     wizard.answer("Private key (not shown): ", keypair.to_json())
     wizard.wait_for(str(keypair.pubkey()))
+    wizard.answer("(empty: none): ", "a word")
+    wizard.answer("The same again: ", "another word")
+    wizard.answer("(empty: none): ", "a word")
+    wizard.answer("The same again: ", "a word")
     for _ in range(4):
         wizard.answer("]: ", "")
     assert wizard.end() == 0
     path = own_home / "decloud" / "wallet.json"
-    assert json.loads(path.read_bytes()) == list(bytes(keypair))
+    locked = read_key_file(path)
+    assert isinstance(locked, LockedWallet)
+    assert locked.unlock("a word").pubkey == str(keypair.pubkey())
+    assert "a word" not in wizard.shown
     assert path.stat().st_mode & 0o777 == 0o600
     assert not stored(own_home)["private_key"]
     assert wrong not in wizard.shown

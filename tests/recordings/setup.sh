@@ -35,6 +35,7 @@ answer() {
 answer "Network [" "localnet"
 answer "Choice [" "create"
 answer "back it up [" "yes"
+answer "Passphrase to encrypt" ""
 answer "Preset [" ""
 answer "Datasets" "digits, custom"
 answer "Least reward in SOL [" "0.01"
