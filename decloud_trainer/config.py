@@ -33,8 +33,10 @@ from decloud_trainer.kinds import (
     URL,
     URLS,
     WS_URL,
+    WS_URLS,
     Kind,
     choice,
+    choices,
     count,
     number,
 )
@@ -45,10 +47,11 @@ from decloud_trainer.names import dataset_key
 MAX_CONFIG_BYTES = 1 << 20
 
 NETWORKS = ("mainnet-beta", "devnet", "testnet", "localnet")
+PIN_SERVICES = ("pinata", "pinata-key", "pinning-api", "kubo")
 
 
 # Hosted endpoints carry an API key in their path or query.
-ENDPOINTS = ("rpc_url", "ws_url")
+ENDPOINTS = ("rpc_url", "ws_url", "rpc_fallbacks", "ws_fallbacks")
 
 
 class Setting(NamedTuple):
@@ -71,18 +74,31 @@ def _setting(
     env: tuple[str, ...] = (),
 ) -> Any:
     metadata = {"setting": Setting(key, kind, help, secret, env)}
+    shown = not secret and kind not in (URL, WS_URL, URLS, WS_URLS)  # those may hold API keys
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=dict, metadata=metadata, repr=not secret)
-    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+        return dataclasses.field(default_factory=dict, metadata=metadata, repr=shown)
+    return dataclasses.field(default=default, metadata=metadata, repr=shown)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything a user can set; see each field's help. Secrets don't show in the repr."""
+    """Everything a user can set; see each field's help. Secrets and URLs, which may hold some,
+    don't show in the repr."""
 
     network: str = _setting("mainnet-beta", choice(*NETWORKS), "Solana cluster")
     rpc_url: str = _setting("", URL, "Solana RPC endpoint; empty: the network's public one")
     ws_url: str = _setting("", WS_URL, "Solana WebSocket endpoint; empty: the network's public one")
+    rpc_fallbacks: tuple[str, ...] = _setting(
+        (), URLS, "Further RPC endpoints of the same cluster, used when the first one fails"
+    )
+    ws_fallbacks: tuple[str, ...] = _setting(
+        (), WS_URLS, "Further WebSocket endpoints; empty: those of rpc_fallbacks"
+    )
+    rpc_limit: int = _setting(
+        0,
+        count(0, 10**6),
+        "RPC requests in 10 s to one endpoint; 0: 100 to public endpoints, others unlimited",
+    )
     program_id: str = _setting("", TEXT, "On-chain program; empty: the DECLOUD v1 program")
     generation: str = _setting(
         "auto", choice("auto", "v1.0", "v1.1", "v1.2"), "Program generation; auto: detected"
@@ -98,6 +114,9 @@ class Settings:
     )
     keypair_path: str = _setting(
         "~/.config/solana/id.json", TEXT, "Path of the Solana CLI's keypair file"
+    )
+    passphrase_file: str = _setting(
+        "", TEXT, "File with the passphrase of an encrypted wallet; empty: none"
     )
 
     datasets: tuple[str, ...] = _setting((), DATASETS, "Datasets to accept; empty: any trainable")
@@ -115,9 +134,6 @@ class Settings:
     learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate")
     max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
     device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
-    passphrase_file: str = _setting(
-        "", TEXT, "File with the passphrase of an encrypted wallet; empty: none"
-    )
     threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
 
@@ -145,7 +161,9 @@ class Settings:
     max_model_mb: int = _setting(512, count(1, 100_000), "Largest model file to download, in MB")
 
     gateways: tuple[str, ...] = _setting(
-        (), URLS, "IPFS gateways, in order; empty: the network's usual ones"
+        (),
+        URLS,
+        "IPFS gateways, until their speed is known in this order; empty: the network's usual ones",
     )
     pinata_api_key: str = _setting("", TEXT, "Pinata API key", secret=True, env=("PINATA_API_KEY",))
     pinata_secret_key: str = _setting(
@@ -154,6 +172,27 @@ class Settings:
     pinata_jwt: str = _setting("", TEXT, "Pinata JWT", secret=True, env=("PINATA_JWT",))
     pinata_api_url: str = _setting("", URL, "Pinata's API; empty: the network's")
     pinata_upload_url: str = _setting("", URL, "Pinata's V3 uploads; empty: the network's")
+    kubo_api_url: str = _setting("", URL, "RPC API of an IPFS node of your own (Kubo)")
+    kubo_token: str = _setting(
+        "",
+        TEXT,
+        "Bearer token of the Kubo node, if it asks for one",
+        secret=True,
+        env=("KUBO_TOKEN",),
+    )
+    pinning_api_url: str = _setting("", URL, "A service with the IPFS Pinning Service API")
+    pinning_api_token: str = _setting(
+        "", TEXT, "Access token of that service", secret=True, env=("PINNING_API_TOKEN",)
+    )
+    pin_services: tuple[str, ...] = _setting(
+        (), choices(*PIN_SERVICES), "Pin services in the order to try; empty: all configured"
+    )
+    availability_wait: int = _setting(
+        60, count(0, 3600), "Seconds to wait for a gateway to have what was pinned; 0: don't ask"
+    )
+    model_cache_mb: int = _setting(
+        2048, count(0, 10**7), "Downloaded models to keep for later rounds, in MB"
+    )
 
     preset: str = _setting("", TEXT, "Name of the preset applied last, for the banner")
 
@@ -218,7 +257,8 @@ def parse(key: str, value: Any, where: str) -> Any:
     try:
         return row.setting.kind.parse(value)
     except ValueError as error:
-        shown = "the value" if row.setting.secret else repr(value)
+        hidden = row.setting.secret or row.setting.key in ENDPOINTS
+        shown = "the value" if hidden else repr(value)
         raise SettingsError(
             f"{where}: {row.setting.key} {error} (got {shown})",
             hint=f"{row.setting.key}: {row.setting.help}",
@@ -484,17 +524,22 @@ def _write_raw(path: Path, raw: bytes) -> None:
         ) from error
 
 
+def _endpoint(url: str) -> str:
+    host = masked(url)
+    return url if host == url else f"{host}/(hidden)"
+
+
 def shown_values(loaded: Loaded) -> dict[str, Any]:
     """key -> JSON value, for people and scripts: secrets as ``(set)`` or an empty text, endpoints
     without what may be an API key in them."""
-    shown = {}
+    shown: dict[str, Any] = {}
     for key, row in TABLE.items():
         value = getattr(loaded.settings, row.field)
         if row.setting.secret:
             shown[key] = "(set)" if value else ""
-        elif key in ENDPOINTS and value:
-            host = masked(value)
-            shown[key] = value if host == value else f"{host}/(hidden)"
+        elif key in ENDPOINTS:
+            several = not isinstance(value, str)
+            shown[key] = [_endpoint(url) for url in value] if several else _endpoint(value)
         else:
             shown[key] = row.setting.kind.show(value)
     return shown

@@ -126,11 +126,24 @@ def _datasets(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_name(item) for item in _items(value)))
 
 
+def choices(*allowed: str) -> Kind:
+    """Some of these, in an order of the user's."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        items = tuple(dict.fromkeys(_items(value)))
+        if not set(items) <= set(allowed):
+            raise ValueError(f"must be some of {', '.join(allowed)}, separated by commas")
+        return items
+
+    return Kind(parse, list)
+
+
 _url = _url_of("http", "https")
+_ws_url = _url_of("ws", "wss")
 
 
-def _urls(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_url(item) for item in _items(value)))
+def _urls_by(one: Callable[[Any], str]) -> Callable[[Any], tuple[str, ...]]:
+    return lambda value: tuple(dict.fromkeys(one(item) for item in _items(value)))
 
 
 def _pairs(value: Any) -> dict[str, str]:
@@ -149,10 +162,11 @@ def _mappings(value: Any) -> dict[str, str]:
 
 TEXT = Kind(_text)
 URL = Kind(_url)
-WS_URL = Kind(_url_of("ws", "wss"))
+WS_URL = Kind(_ws_url)
 FLAG = Kind(_flag, choices=("true", "false"))
 SOL = Kind(_sol, _shown_sol)
 DATASETS = Kind(_datasets, list)
-URLS = Kind(_urls, list)
+URLS = Kind(_urls_by(_url), list)
+WS_URLS = Kind(_urls_by(_ws_url), list)
 MAPPINGS = Kind(_mappings, dict)
 PATHS = Kind(_pairs, dict)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,12 @@ V1_CONVENTION = "descent-0.1"
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Where everything outside is: the settings, or the network's own where they are empty."""
+    """Where everything outside is: the settings, or the network's own where they are empty.
 
-    rpc_url: str
-    ws_url: str
+    The first of several is the one that is preferred."""
+
+    rpc_urls: tuple[str, ...] = field(repr=False)  # they may hold API keys
+    ws_urls: tuple[str, ...] = field(repr=False)
     gateways: tuple[str, ...]
     pin_api_url: str
     pin_upload_url: str
@@ -105,14 +107,25 @@ def services(settings: Settings) -> Services:
     if settings.rpc_url:
         rpc_url = settings.rpc_url
         ws_url = settings.ws_url or _websocket_of(settings.rpc_url)
+    fallbacks = settings.rpc_fallbacks
+    ws_fallbacks = settings.ws_fallbacks or tuple(map(_websocket_of, fallbacks))
     return Services(
-        rpc_url=rpc_url,
-        ws_url=settings.ws_url or ws_url,
+        rpc_urls=tuple(dict.fromkeys((rpc_url, *fallbacks))),
+        ws_urls=tuple(dict.fromkeys((settings.ws_url or ws_url, *ws_fallbacks))),
         gateways=settings.gateways or gateways,
         pin_api_url=settings.pinata_api_url or api,
         pin_upload_url=settings.pinata_upload_url or uploads,
         local_jwt=jwt,
     )
+
+
+def rpc_of(settings: Settings, **options: Any) -> Rpc:
+    """The RPC endpoints, used as one; `options` are those of `Endpoints`."""
+    from decloud_trainer.chain.endpoints import Use
+    from decloud_trainer.chain.rpc import NETWORKS, Rpc
+
+    use = Use(limit=settings.rpc_limit, genesis=NETWORKS[settings.network].genesis)
+    return Rpc(services(settings).rpc_urls, use=use, **options)
 
 
 def _websocket_of(rpc_url: str) -> str:
@@ -157,26 +170,53 @@ def known_wallet(settings: Settings, keypair: str | None) -> FoundWallet:
 def pins_of(settings: Settings) -> Pins:
     from decloud_trainer.ipfs.gateways import Gateways
     from decloud_trainer.ipfs.pins import IpfsPins
+    from decloud_trainer.ipfs.scores import Scores
 
-    return IpfsPins(Gateways(services(settings).gateways), pin_service_of(settings))
+    return IpfsPins(
+        Gateways(services(settings).gateways, scores=Scores(cache_dir() / "gateways.json")),
+        pin_services_of(settings),
+        availability_s=settings.availability_wait,
+    )
 
 
-def pin_service_of(settings: Settings) -> PinService | None:
-    """The pin service by the credentials there are; None without any."""
+def pin_services_of(settings: Settings) -> list[PinService]:
+    """The pin services that are configured, in the order in which they are tried.
+
+    Raises:
+        SettingsError: `pin_services` names one that isn't configured.
+    """
+    from decloud_trainer.ipfs.kubo import Kubo
     from decloud_trainer.ipfs.pinning import PinataLegacy, PinataV3
+    from decloud_trainer.ipfs.pinning_api import PinningApi
 
     where = services(settings)
+    found: dict[str, PinService] = {}
+    node = Kubo(settings.kubo_api_url, settings.kubo_token) if settings.kubo_api_url else None
     if settings.pinata_jwt:
-        return PinataV3(
+        found["pinata"] = PinataV3(
             settings.pinata_jwt, api_url=where.pin_api_url, upload_url=where.pin_upload_url
         )
     if settings.pinata_api_key and settings.pinata_secret_key:
-        return PinataLegacy(
+        found["pinata-key"] = PinataLegacy(
             settings.pinata_api_key, settings.pinata_secret_key, api_url=where.pin_api_url
         )
-    if where.local_jwt:
-        return PinataV3(where.local_jwt, api_url=where.pin_api_url, upload_url=where.pin_upload_url)
-    return None
+    if settings.pinning_api_url:
+        found["pinning-api"] = PinningApi(
+            settings.pinning_api_url, settings.pinning_api_token, node
+        )
+    if node is not None:
+        found["kubo"] = node
+    if not found and where.local_jwt:
+        found["pinata"] = PinataV3(
+            where.local_jwt, api_url=where.pin_api_url, upload_url=where.pin_upload_url
+        )
+    if missing := [name for name in settings.pin_services if name not in found]:
+        raise SettingsError(
+            f"pin_services names {', '.join(missing)}, which isn't configured",
+            hint="set its address and credentials, or take it out: "
+            "decloud-trainer config --set pin_services=",
+        )
+    return [found[name] for name in settings.pin_services or found]
 
 
 def data_specs(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -265,10 +305,9 @@ async def open_chain(
     submissions to be found."""
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.clock import ChainClock
-    from decloud_trainer.chain.rpc import Rpc
     from decloud_trainer.chain.v1 import SYSTEM_PROGRAM
 
-    async with Rpc(services(settings).rpc_url) as rpc:
+    async with rpc_of(settings) as rpc:
         clock = ChainClock(rpc)
         await clock.refresh()
         chain = SolanaChain(rpc, pubkey or str(SYSTEM_PROGRAM), program=program_of(settings))
@@ -307,7 +346,6 @@ def home_is_held() -> bool:
 
 async def scope_of(settings: Settings, keypair: str | None) -> Scope:
     """What the journal's rows of this wallet, program and network have in common."""
-    from decloud_trainer.chain.rpc import Rpc
     from decloud_trainer.rounds.intake import Scope
 
     wallet = known_wallet(settings, keypair)
@@ -344,7 +382,6 @@ async def open_trainer(
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.clock import ChainClock
     from decloud_trainer.chain.generation import Generation
-    from decloud_trainer.chain.rpc import Rpc
     from decloud_trainer.chain.sending import SolanaSender
     from decloud_trainer.chain.watch import RoundWatch, WatchPace
     from decloud_trainer.jobs.attempt import Limits
@@ -361,9 +398,10 @@ async def open_trainer(
     home = home_dir()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(the_only_one(wallet.pubkey))
-        rpc = await stack.enter_async_context(Rpc(where.rpc_url))
+        rpc = await stack.enter_async_context(rpc_of(settings))
         clock = ChainClock(rpc)
         await clock.refresh()
+        stack.callback(asyncio.create_task(rpc.keep_probing()).cancel)
         stack.callback(asyncio.create_task(clock.keep_refreshing()).cancel)
         scope = Scope(await rpc.genesis_hash(), str(program), wallet.pubkey)
         journal = JournalThread(journal_path(), clock=clock.now)
@@ -405,7 +443,7 @@ async def open_trainer(
             engine=Engine(parts, lifecycle.V1, on_event),
             watch=RoundWatch(
                 chain,
-                where.ws_url,
+                where.ws_urls,
                 program=program,
                 follow=lambda: tuple(followed),
                 pace=WatchPace(poll_interval_s=settings.poll_interval),

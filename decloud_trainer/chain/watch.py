@@ -5,6 +5,10 @@ connection, in a full queue, at a busy provider. So there is also a sweep, which
 rounds and the followed ones: after every (re)connection, every `safety_interval_s` while the
 socket is up, and every `poll_interval_s` while it is down.
 
+With several URLs, the next one is tried as soon as one fails or refuses. A socket over which no
+answer to a ping comes is dead, even if nobody has closed it. After a sleep of the machine
+`look_again` makes a new connection, since nothing tells whether the old one still lives.
+
 The socket is spoken to through `websockets`, which solana-py brings along: solana-py's own client
 differs between its releases, and both parse with solders (see jsonrpc.py for why that can't be).
 """
@@ -13,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
+import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +39,7 @@ from decloud_trainer.rounds.model import Round
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
+FAILOVER_S: Final = 2.0
 _MAX_QUEUED: Final = 10_000
 _SUBSCRIBE_ID: Final = 1
 
@@ -51,18 +58,18 @@ class WatchPace:
     """
 
     poll_interval_s: float = 5.0
-    safety_interval_s: float = 60.0
-    answer_s: float = 10.0
-    ping_s: float = 20.0
+    safety_interval_s: float = 20.0
+    answer_s: float = 5.0
+    ping_s: float = 10.0
     first_retry_s: float = 0.5
     max_retry_s: float = 60.0
 
 
 class RoundWatch:
-    """The Watch port over one endpoint.
+    """The Watch port over one WebSocket at a time.
 
     Args:
-        ws_url: ws or wss; it may hold an API key and is never shown.
+        ws_urls: ws or wss, in the user's order; they may hold API keys and are never shown.
         follow: the ids of rounds to be told of whatever their status, asked at each sweep.
         uniform: random number between two bounds, for the jitter.
     """
@@ -70,7 +77,7 @@ class RoundWatch:
     def __init__(
         self,
         chain: SolanaChain,
-        ws_url: str,
+        ws_urls: str | Sequence[str],
         *,
         program: Pubkey = v1.PROGRAM_ID,
         follow: Callable[[], Iterable[int]] = tuple,
@@ -79,7 +86,9 @@ class RoundWatch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._chain = chain
-        self._ws_url = ws_url
+        self._ws_urls = (ws_urls,) if isinstance(ws_urls, str) else tuple(ws_urls)
+        # A hanging endpoint shall not keep us long from the next one.
+        self._answer_s = min(pace.answer_s, FAILOVER_S if len(self._ws_urls) > 1 else math.inf)
         self._program = program
         self._follow = follow
         self._pace = pace
@@ -87,6 +96,7 @@ class RoundWatch:
         self._sleep = sleep
         self._queue: asyncio.Queue[Round] = asyncio.Queue(_MAX_QUEUED)
         self._sweep_now = asyncio.Event()
+        self._new_connection = asyncio.Event()
         self._told: dict[int, Round] = {}
         self._is_up = False
 
@@ -94,6 +104,11 @@ class RoundWatch:
     def is_connected(self) -> bool:
         """Is the subscription up? For display."""
         return self._is_up
+
+    def look_again(self) -> None:
+        """Connect anew and read everything again, say after the machine has slept."""
+        self._new_connection.set()
+        self._sweep_now.set()
 
     async def changes(self) -> AsyncGenerator[Round, None]:
         """See the port. For one reader; `aclose()` the iterator to end the connection."""
@@ -160,37 +175,56 @@ class RoundWatch:
                 await self._queue.put(round_)
 
     async def _keep_listening(self) -> None:
+        """Keep one subscription up: the URLs in turn, with a pause after each full turn."""
         pause_s = self._pace.first_retry_s
         loop = asyncio.get_running_loop()
         is_first_failure = True
-        while True:
+        for turn in itertools.count():
             began = loop.time()
-            try:
-                async with connect(
-                    self._ws_url,
-                    open_timeout=self._pace.answer_s,
-                    close_timeout=1.0,
-                    ping_interval=self._pace.ping_s,
-                    ping_timeout=self._pace.ping_s,
-                    max_size=MAX_MESSAGE_BYTES,
-                ) as socket:
-                    await self._subscribe(socket)
-                    is_first_failure = True
-                    async for text in socket:
-                        self._take(text)
-            except (OSError, WebSocketException, RpcError, ValueError, RecursionError) as error:
-                what = error.message if isinstance(error, RpcError) else type(error).__name__
-            else:
-                what = "closed by the other side"
-            finally:
-                self._set_up(False)
-            if loop.time() - began >= self._pace.max_retry_s:
-                pause_s = self._pace.first_retry_s
+            self._new_connection.clear()
+            what = await self._listen(self._ws_urls[turn % len(self._ws_urls)])
+            was_up = self._is_up
+            self._set_up(False)
+            is_first_failure |= was_up
             level = logging.WARNING if is_first_failure else logging.DEBUG
             is_first_failure = False
             log.log(level, "no subscription (%s); reading every few seconds instead", what)
-            await self._sleep(self._uniform(pause_s / 2, pause_s * 1.5))
-            pause_s = min(pause_s * 2, self._pace.max_retry_s)
+            if loop.time() - began >= self._pace.max_retry_s:
+                pause_s = self._pace.first_retry_s
+            if (turn + 1) % len(self._ws_urls) == 0:
+                await self._sleep(self._uniform(pause_s / 2, pause_s * 1.5))
+                pause_s = min(pause_s * 2, self._pace.max_retry_s)
+
+    async def _listen(self, url: str) -> str:
+        """Take notifications until the connection is of no more use; why it isn't."""
+        listening = asyncio.create_task(self._subscribed(url))
+        resetting = asyncio.create_task(self._new_connection.wait())
+        try:
+            await asyncio.wait({listening, resetting}, return_when=asyncio.FIRST_COMPLETED)
+            if not listening.done():
+                return "a new connection after a pause of this machine"
+            return listening.result()
+        finally:
+            for task in (listening, resetting):
+                task.cancel()
+            await asyncio.gather(listening, resetting, return_exceptions=True)
+
+    async def _subscribed(self, url: str) -> str:
+        try:
+            async with connect(
+                url,
+                open_timeout=self._answer_s,
+                close_timeout=1.0,
+                ping_interval=self._pace.ping_s,
+                ping_timeout=self._pace.ping_s,
+                max_size=MAX_MESSAGE_BYTES,
+            ) as socket:
+                await self._subscribe(socket)
+                async for text in socket:
+                    self._take(text)
+        except (OSError, WebSocketException, RpcError, ValueError, RecursionError) as error:
+            return error.message if isinstance(error, RpcError) else type(error).__name__
+        return "closed by the other side"
 
     async def _subscribe(self, socket: ClientConnection) -> None:
         """Subscribe, and only then have the rounds read again: so no change falls between."""
@@ -206,7 +240,7 @@ class RoundWatch:
             "params": [str(self._program), options],
         }
         await socket.send(json.dumps(request))
-        async with asyncio.timeout(self._pace.answer_s):
+        async with asyncio.timeout(self._answer_s):
             while True:
                 answer = json.loads(await socket.recv())
                 if isinstance(answer, dict) and answer.get("id") == _SUBSCRIBE_ID:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from decloud_trainer.errors import DecloudError, LayoutError
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
-from decloud_trainer.wiring import program_of, services
+from decloud_trainer.wiring import program_of, rpc_of, services
 
 TIMEOUT_S: Final = 5.0
 SLOW_MS: Final = 1500
@@ -33,12 +34,7 @@ FEW_ROUNDS: Final = 10
 NEWEST: Final = 5
 SKEW_S: Final = 30.0
 
-# Clusters keep their genesis hash for ever; a local network makes a new one each time.
-GENESIS: Final = {
-    "mainnet-beta": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
-    "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
-    "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
-}
+CLUSTER_OF: Final = {network.genesis: name for name, network in NETWORKS.items() if network.genesis}
 LOCALNET_FIX: Final = "start it in another terminal: decloud-trainer localnet up"
 
 
@@ -64,28 +60,6 @@ class _Look:
 
     def __post_init__(self) -> None:
         self.program = program_of(self.settings)
-
-    async def endpoint(self) -> Check:
-        """Does it answer, how fast, and is it the network that is set?"""
-        took_ms, genesis = await _timed(self.rpc.genesis_hash)
-        again_ms, _ = await _timed(self.rpc.finalized)
-        ms = min(took_ms, again_ms)  # the first call also connects
-        name, network = "rpc", self.settings.network
-        wanted = GENESIS.get(network, genesis)
-        known = {hash_: name for name, hash_ in GENESIS.items()}
-        if genesis != wanted or (network == "localnet" and genesis in known):
-            return failed(
-                name,
-                f"{self.rpc.host} serves {known.get(genesis, 'another network')}, not {network}",
-                f"decloud-trainer config --set network={known.get(genesis, 'localnet')}, "
-                "or change rpc_url",
-                latency_ms=ms,
-            )
-        text = f"{self.rpc.host} answers in {ms} ms"
-        if ms > SLOW_MS:
-            fix = "an endpoint of your own is faster: decloud-trainer config --set rpc_url=..."
-            return warned(name, text, fix, latency_ms=ms)
-        return passed(name, text, latency_ms=ms)
 
     async def program_account(self) -> Check:
         """Is the program there, as a program?"""
@@ -196,31 +170,86 @@ async def chain_checks(settings: Settings, wallet: FoundWallet | None) -> ChainR
         return ChainReport([*firsts, *unknown])
     async with rpc_of(settings, timeout_s=TIMEOUT_S, attempts=2) as rpc:
         look = _Look(settings, rpc, wallet)
-        names = ("program", "rounds", "clock", "balance")
-        try:
-            first = await look.endpoint()
-        except DecloudError as error:
-            fix = LOCALNET_FIX if settings.network == "localnet" else error.hint
-            unknown = [warned(name, "not known: the RPC endpoint doesn't answer") for name in names]
-            return ChainReport([failed("rpc", error.message, fix), *unknown])
         steps = (look.program_account, look.rounds, look.clock, look.balance)
         checks = await asyncio.gather(
             *(_told(name, step) for name, step in zip(names, steps, strict=True))
         )
-        return ChainReport([first, *checks], look.newest)
+        return ChainReport([*firsts, *checks], look.newest)
+
+
+async def endpoint_checks(settings: Settings) -> list[Check]:
+    """One line for each RPC endpoint: does it answer, how fast, from the right cluster, and is it
+    as far as the others?"""
+    urls = services(settings).rpc_urls
+    looks = await asyncio.gather(*(_endpoint(settings, url) for url in urls))
+    newest = max(slot for _, slot in looks)
+    checks = []
+    for place, (check, slot) in enumerate(looks):
+        lag = newest - slot
+        if check.verdict is not Verdict.FAIL and lag > MAX_LAG_SLOTS:
+            fix = "it is not used while it is behind; take it out if that lasts"
+            check = warned(check.name, f"{check.text}, but is {lag} slots behind the others", fix)
+        elif check.verdict is Verdict.FAIL and len(urls) > 1:
+            text = f"{check.text}; the other endpoints are used"
+            others = any(other.verdict is not Verdict.FAIL for other, _ in looks)
+            check = warned(check.name, text, check.fix) if others else check
+        name = "rpc" if place == 0 else f"rpc {place + 1}"
+        checks.append(dataclasses.replace(check, name=name))
+    return checks
+
+
+async def _endpoint(settings: Settings, url: str) -> tuple[Check, int]:
+    """An endpoint's line, and the slot it has reached (0 if it doesn't answer)."""
+    name, network = "rpc", settings.network
+    async with Rpc(url, timeout_s=TIMEOUT_S, attempts=2) as rpc:
+        try:
+            took_ms, genesis = await _timed(rpc.genesis_hash)
+            again_ms, position = await _timed(rpc.finalized)
+        except DecloudError as error:
+            fix = LOCALNET_FIX if network == "localnet" else error.hint
+            return failed(name, error.message, fix), 0
+        ms = min(took_ms, again_ms)  # the first call also connects
+        cluster = CLUSTER_OF.get(genesis)
+        if genesis != (NETWORKS[network].genesis or genesis) or (network == "localnet" and cluster):
+            return failed(
+                name,
+                f"{rpc.host} serves {cluster or 'another network'}, not {network}",
+                f"decloud-trainer config --set network={cluster or 'localnet'}, or change the "
+                "endpoint (rpc_url, rpc_fallbacks)",
+                latency_ms=ms,
+            ), 0
+        text = f"{rpc.host} answers in {ms} ms"
+        if ms > SLOW_MS:
+            fix = "an endpoint of your own is faster: decloud-trainer config --set rpc_url=..."
+            return warned(name, text, fix, latency_ms=ms), position.slot
+        return passed(name, text, latency_ms=ms), position.slot
 
 
 async def websocket_check(settings: Settings) -> Check:
-    """Does the subscription that tells of new rounds work? Without it rounds are polled."""
+    """Does a subscription that tells of new rounds work? Without it rounds are polled."""
     name = "websocket"
-    fix = "check ws_url; a proxy or firewall may cut WebSockets"
+    fix = "check ws_url and ws_fallbacks; a proxy or firewall may cut WebSockets"
     polled = f"; rounds are looked for every {settings.poll_interval:g} s instead"
+    urls = services(settings).ws_urls
+    outcomes = await asyncio.gather(*map(_subscription, urls))
+    worked = [outcome for outcome in outcomes if isinstance(outcome, int)]
+    troubles = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    if not worked:
+        return warned(name, f"no subscription ({'; '.join(troubles)}){polled}", fix)
+    text = f"subscribed in {worked[0]} ms"
+    if troubles:
+        text += f", at {len(worked)} of {len(urls)} endpoints ({'; '.join(troubles)})"
+        return warned(name, text, fix, latency_ms=worked[0])
+    return passed(name, text, latency_ms=worked[0])
+
+
+async def _subscription(ws_url: str) -> int | str:
+    """How many milliseconds a subscription takes, or why there is none."""
     try:
-        ms, _ = await _timed(lambda: _subscribe(services(settings).ws_url))
+        ms, _ = await _timed(lambda: _subscribe(ws_url))
     except (OSError, TimeoutError, WebSocketException, ValueError) as error:
-        what = "no answer in time" if isinstance(error, TimeoutError) else _words(error)
-        return warned(name, f"no subscription ({what}){polled}", fix)
-    return passed(name, f"subscribed in {ms} ms", latency_ms=ms)
+        return "no answer in time" if isinstance(error, TimeoutError) else _words(error)
+    return ms
 
 
 def _words(error: Exception) -> str:

@@ -16,7 +16,7 @@ import click
 
 from decloud_trainer.cli.notify import announced
 from decloud_trainer.cli.output import clock_time, folded, is_dumb, print_json
-from decloud_trainer.errors import DecloudError, NetworkError, SettingsError
+from decloud_trainer.errors import DecloudError, NetworkError, PinRefused, SettingsError
 
 if TYPE_CHECKING:
     from decloud_trainer.cli.board import Board
@@ -157,7 +157,7 @@ async def dry_run(session: Session) -> None:
             return
         watch = RoundWatch(
             chain,
-            services(settings).ws_url,
+            services(settings).ws_urls,
             program=program_of(settings),
             pace=WatchPace(poll_interval_s=settings.poll_interval),
         )
@@ -245,10 +245,9 @@ async def _guard_network(trainer: Trainer) -> None:
     Raises:
         DecloudError: it is another network.
     """
-    from decloud_trainer.chain.rpc import Rpc
-    from decloud_trainer.wiring import services
+    from decloud_trainer.wiring import rpc_of
 
-    async with Rpc(services(trainer.settings).rpc_url) as rpc:
+    async with rpc_of(trainer.settings) as rpc:
         while True:
             await asyncio.sleep(GUARD_S)
             with contextlib.suppress(NetworkError):
@@ -261,28 +260,35 @@ async def _guard_network(trainer: Trainer) -> None:
 
 
 def _check_pins(settings: Settings) -> list[str]:
-    """Try the pin service before any rent is spent on rounds that need it; notes for the user.
+    """Try the pin services before any rent is spent on rounds that need one; notes for the user.
 
     Raises:
         SettingsError: there are no credentials.
-        PinRefused: the service doesn't accept them.
+        PinRefused: no service accepts them.
     """
-    from decloud_trainer.wiring import pin_service_of
+    from decloud_trainer.wiring import pin_services_of
 
     if not settings.auto_train:
         return []
-    service = pin_service_of(settings)
-    if service is None:
+    services = pin_services_of(settings)
+    if not services:
         raise SettingsError(
             "IPFS is not configured, so no gradients could be uploaded",
             hint="get a JWT at https://app.pinata.cloud/keys, then: "
             "decloud-trainer config --set pinata_jwt=-",
         )
-    try:
-        service.check()
-    except NetworkError as error:
-        return [f"the pin service can't be reached at the moment: {error.message}"]
-    return []
+    notes, refusals = [], []
+    for service in services:
+        try:
+            service.check()
+        except NetworkError as error:
+            notes.append(f"{service.name} can't be reached at the moment: {error.message}")
+        except PinRefused as refusal:
+            refusals.append(refusal)
+            notes.append(f"{service.name}: {refusal.message}; the next pin service is used")
+    if len(refusals) == len(services):
+        raise refusals[0]
+    return notes
 
 
 async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[str]) -> None:

@@ -141,18 +141,29 @@ def test_endpoints_follow_the_network_and_the_settings() -> None:
         return wiring.services(load(options=options, environ={}).settings)
 
     main = where()
-    assert main.rpc_url == "https://api.mainnet-beta.solana.com"
-    assert main.ws_url == "wss://api.mainnet-beta.solana.com"
+    assert main.rpc_urls == ("https://api.mainnet-beta.solana.com",)
+    assert main.ws_urls == ("wss://api.mainnet-beta.solana.com",)
     assert (main.gateways, main.local_jwt) == (wiring.PUBLIC_GATEWAYS, "")
-    assert where(network="devnet").rpc_url == "https://api.devnet.solana.com"
+    assert where(network="devnet").rpc_urls == ("https://api.devnet.solana.com",)
     local = where(network="localnet")
-    assert (local.rpc_url, local.ws_url) == ("http://127.0.0.1:8899", "ws://127.0.0.1:8900")
+    assert (*local.rpc_urls, *local.ws_urls) == (
+        "http://127.0.0.1:8899",
+        "ws://127.0.0.1:8900",
+    )
     assert local.local_jwt == "localnet-jwt"
     own = where(rpc_url="https://node.example/?api-key=1")
-    assert own.ws_url == "wss://node.example/?api-key=1"
-    assert where(rpc_url="http://node.example:9000").ws_url == "ws://node.example:9001"
+    assert own.ws_urls == ("wss://node.example/?api-key=1",)
+    assert where(rpc_url="http://node.example:9000").ws_urls == ("ws://node.example:9001",)
     both = where(rpc_url="http://a.example:1", ws_url="ws://b.example:2")
-    assert both.ws_url == "ws://b.example:2"
+    assert both.ws_urls == ("ws://b.example:2",)
+    several = where(
+        rpc_url="http://a.example:1", rpc_fallbacks="https://b.example,http://a.example:1"
+    )
+    assert several.rpc_urls == ("http://a.example:1", "https://b.example")
+    assert several.ws_urls == ("ws://a.example:2", "wss://b.example")
+    told = where(rpc_fallbacks="https://b.example/key", ws_fallbacks="wss://c.example/key")
+    assert told.ws_urls == ("wss://api.mainnet-beta.solana.com", "wss://c.example/key")
+    assert "key" not in repr(told)
 
 
 def test_a_program_id_that_is_none_is_refused() -> None:
@@ -174,7 +185,7 @@ def test_no_secret_reaches_a_repr(tmp_path: Path) -> None:
     """Of what the settings make."""
     options = {"pinata_jwt": "s3cret-jwt", "private_key": str(Keypair())}
     settings = load(options=options, environ={}).settings
-    made = [settings, wiring.services(settings), wiring.pin_service_of(settings)]
+    made = [settings, wiring.services(settings), wiring.pin_services_of(settings)]
     made.append(wiring.wallet_of(settings, None))
     text = json.dumps([repr(one) for one in made])
     assert "s3cret" not in text
