@@ -6,6 +6,8 @@ import math
 
 from decloud_trainer.training.strategy import Strategy
 
+# The last part of a trapezoidal run, in which the rate falls.
+FALL = 0.3
 # After the planned steps, when a run goes on because it hasn't improved on its base yet: enough to
 # learn, and no return to the peak.
 RATE_BEYOND = 0.1
@@ -15,7 +17,8 @@ def rate(strategy: Strategy, step: int, total_steps: int) -> float:
     """The factor of the peak rate for one step, above 0 and at most 1.
 
     It rises evenly during the warm-up, and then falls: ``cosine`` along half a wave,
-    ``triangular`` along a line, both to nearly nothing at the last step. ``constant`` stays.
+    ``triangular`` along a line, ``trapezoidal`` along one that begins late, all to nearly nothing at
+    the last step. ``constant`` stays.
 
     Args:
         step: from 0.
@@ -34,4 +37,6 @@ def rate(strategy: Strategy, step: int, total_steps: int) -> float:
         return 0.5 * (1.0 - math.cos(math.pi * left))
     if strategy.schedule == "triangular":
         return left
+    if strategy.schedule == "trapezoidal":
+        return min(1.0, (total_steps - now) / (FALL * total_steps))
     return 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decloud_trainer.training.values import Json, as_json, fields, one_of, require, whole, within
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "triangular")
+SCHEDULES = ("constant", "cosine", "triangular", "trapezoidal")
 AVERAGINGS = ("none", "ema")
 AUGMENTS = ("none", "light")
 

@@ -79,7 +79,7 @@ def test_every_step_learns_and_none_exceeds_the_peak(
     assert all(0 < factor <= 1 for factor in factors)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "triangular"])
+@pytest.mark.parametrize("schedule", ["cosine", "triangular", "trapezoidal"])
 def test_the_rate_rises_then_falls(schedule: str) -> None:
     """Up during the warm-up, down to nearly nothing afterwards."""
     strategy = Strategy(schedule=schedule, warmup=0.2)
