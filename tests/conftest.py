@@ -16,6 +16,8 @@ SECRETS = (
     "PINATA_API_KEY",
     "PINATA_SECRET_KEY",
     "PINATA_JWT",
+    "KUBO_TOKEN",
+    "PINNING_API_TOKEN",
 )
 
 

@@ -256,7 +256,7 @@ class World:
             parts = Parts(
                 chain=chain(net.chain),
                 sender=sender(net.sender(generation=net.generation)),
-                pins=pins(IpfsPins(Gateways([self.pins_url]), service)),
+                pins=pins(IpfsPins(Gateways([self.pins_url]), [service])),
                 jobs=ScriptedJobs(jobs, script or {}),
                 journal=journal,
                 terms=chosen,

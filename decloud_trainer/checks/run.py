@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 
 from decloud_trainer.chain.wallet import FoundWallet
 from decloud_trainer.checks.chain import ChainReport, chain_checks, websocket_check
-from decloud_trainer.checks.content import HELLO_CID, gateway_checks, pin_check
+from decloud_trainer.checks.content import HELLO_CID, gateway_checks, pin_checks
 from decloud_trainer.checks.data import data_checks
 from decloud_trainer.checks.machine import device_check, disk_check, modes_check
 from decloud_trainer.checks.model import Check, failed, passed, refused, warned
@@ -60,7 +60,7 @@ async def run_checks(loaded: Loaded, keypair: str | None, *, upload: bool = Fals
     waiting: dict[str, Awaitable[Check | list[Check] | ChainReport]] = {
         "rpc": chain,
         "websocket": websocket_check(settings),
-        "pin service": pin_check(settings, upload=upload),
+        "pin service": pin_checks(settings, upload=upload),
         "gateways": _gateways(settings, chain),
         "datasets": asyncio.to_thread(data_checks, settings),
         "device": device_check(settings),

@@ -42,7 +42,14 @@ With --secrets-stdin, keys are read from standard input as one JSON object,
 never from the command line: {"private_key": "...", "pinata_jwt": "..."}.
 """
 
-SECRETS = ("private_key", "pinata_jwt", "pinata_api_key", "pinata_secret_key")
+SECRETS = (
+    "private_key",
+    "pinata_jwt",
+    "pinata_api_key",
+    "pinata_secret_key",
+    "kubo_token",
+    "pinning_api_token",
+)
 
 
 class _NumberedChoice(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on
@@ -179,6 +186,9 @@ def _changes(answers: Answers, now: Settings) -> dict[str, Any]:
 
 def _write(answers: Answers, changes: dict[str, Any], now: Settings) -> None:
     """Keys first, then the configuration that names them."""
+    passphrase = answers.passphrase
+    if passphrase is None and (answers.wallet == "create" or changes.get("private_key") == ""):
+        passphrase = _given_passphrase(now)
     if answers.wallet == "create":
         changes |= {"keypair_path": str(_created(passphrase or "")), "private_key": ""}
     elif answers.key:
@@ -187,9 +197,6 @@ def _write(answers: Answers, changes: dict[str, Any], now: Settings) -> None:
     if "private_key" in changes:
         _keep_old_key(changes["private_key"], passphrase or "")
     former = Path(now.keypair_path).expanduser()
-    passphrase = answers.passphrase
-    if passphrase is None and (answers.wallet == "create" or changes.get("private_key") == ""):
-        passphrase = _given_passphrase(now)
     place = Path(changes.get("keypair_path", former)).expanduser()
     if place != former and former.exists():
         click.echo(folded("\nthe wallet before was ", f"{former}; that file stays", indent=2))

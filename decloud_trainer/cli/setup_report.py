@@ -110,21 +110,23 @@ async def _balance(settings: Settings, pubkey: str) -> tuple[int, int, int]:
 
 def _try_pins(settings: Settings) -> str:
     """Try the credentials; the command that sets others if there are none or they are refused."""
-    from decloud_trainer.wiring import pin_service_of
+    from decloud_trainer.wiring import pin_services_of
 
     mending = "decloud-trainer config --set pinata_jwt=-"
-    service = pin_service_of(settings)
-    if service is None:
-        text = "no Pinata credentials: gradients can't be uploaded yet"
+    services = pin_services_of(settings)
+    if not services:
+        text = "no pin service is configured: gradients can't be uploaded yet"
         click.echo(folded("IPFS:    ", text))
         return mending
-    try:
-        service.check()
-    except NetworkError as error:
-        click.echo(folded("IPFS:    ", f"not known: {error.message}"))
-    except DecloudError as error:
-        click.echo(folded("IPFS:    ", error.message))
-        return mending
-    else:
-        click.echo(folded("IPFS:    ", "the pin service accepts the credentials"))
-    return ""
+    refused = 0
+    for service in services:
+        try:
+            service.check()
+        except NetworkError as error:
+            click.echo(folded("IPFS:    ", f"{service.name}: not known: {error.message}"))
+        except DecloudError as error:
+            click.echo(folded("IPFS:    ", f"{service.name}: {error.message}"))
+            refused += 1
+        else:
+            click.echo(folded("IPFS:    ", f"{service.name} accepts the credentials"))
+    return mending if refused == len(services) else ""

@@ -1,10 +1,9 @@
-"""A conversation with one IPFS gateway: time limits, redirects, waits, raw answers."""
+"""A conversation with one IPFS gateway: time-outs, redirects, waits, raw answers."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
@@ -32,29 +31,39 @@ class Patience:
 
     Attributes:
         connect_s: to accept a connection.
-        read_s: between two bytes.
-        gateway_s: for everything together, before the next gateway is asked.
+        read_s: of silence between two bytes; as long as bytes come, it may take its time.
+        hedge_s: before the next gateway is asked as well, while hardly a byte comes.
         wait_s: longest `Retry-After` that is waited for.
     """
 
     connect_s: float = 10.0
     read_s: float = 60.0
-    gateway_s: float = 900.0
+    hedge_s: float = 2.0
     wait_s: float = 30.0
 
     def __post_init__(self) -> None:
-        if min(self.connect_s, self.read_s, self.gateway_s) <= 0 or self.wait_s < 0:
+        if min(self.connect_s, self.read_s, self.hedge_s) <= 0 or self.wait_s < 0:
             raise SettingsError("the time limits for gateways must be positive")
 
 
 class Gateway:
-    """One gateway during one fetch: a session, a time limit, redirects and waits."""
+    """One gateway during one fetch: a session, redirects and waits.
 
-    def __init__(self, url: str, patience: Patience, stop: threading.Event) -> None:
+    Setting `stop` (the caller wants no more) or `settled` (another gateway was faster) ends a
+    conversation at its next byte or time-out, with a GatewayError.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        patience: Patience,
+        stop: threading.Event,
+        settled: threading.Event | None = None,
+    ) -> None:
         self._url = url
         self._patience = patience
         self._stop = stop
-        self._until = time.monotonic() + patience.gateway_s
+        self._settled = settled or threading.Event()
         self._session = open_session(url)
 
     def close(self) -> None:
@@ -69,20 +78,20 @@ class Gateway:
         finally:
             response.close()
 
-    def check_time(self) -> None:
+    def check_wanted(self) -> None:
         if self._stop.is_set():
             raise GatewayError("the fetch was stopped")
-        if time.monotonic() > self._until:
-            raise GatewayError(f"not done within {self._patience.gateway_s:g} s")
+        if self._settled.is_set():
+            raise GatewayError("another gateway was faster")
 
     def pause(self, seconds: float) -> None:
         self._stop.wait(seconds)
-        self.check_time()
+        self.check_wanted()
 
     def _request(self, url: str, headers: dict[str, str]) -> requests.Response:
         redirects = waits = 0
         while True:
-            self.check_time()
+            self.check_wanted()
             with translated(GatewayError, "request"):
                 response = self._session.get(
                     url,
@@ -143,10 +152,10 @@ class Answer:
             raise ContentMismatch("it sends compressed data unasked")
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it arrives; GatewayError when it breaks off or takes too long."""
+        """The body as it arrives; GatewayError when it breaks off or falls silent."""
         chunks = read_chunks(self.response)
         while True:
-            self.gateway.check_time()
+            self.gateway.check_wanted()
             with translated(GatewayError, "download"):
                 chunk = next(chunks, None)
             if chunk is None:

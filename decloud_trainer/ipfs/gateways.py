@@ -1,41 +1,41 @@
 """Fetch files by CID from public gateways, believing none of them.
 
-Each gateway is asked for the plain file; the bytes are verified against the CID. Where they can't
-be (wrong, or cut into blocks in a way that we can't rebuild), the same gateway is asked for the
-blocks one by one, each of which proves itself. Nothing unverified gets the file's final name.
+The best gateway is asked first. While it delivers hardly a byte, the next one is asked as well,
+from where the first has got to; whoever has verified content first wins. Bytes that come slowly
+never make a fetch fail, only silence does. Nothing unverified gets the file's final name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from decloud_trainer.errors import (
     ContentMismatch,
     DecloudError,
     GatewayError,
-    InvalidCid,
     SettingsError,
     TooLarge,
-    UntrustedData,
 )
 from decloud_trainer.files import publish
-from decloud_trainer.ipfs.cid import Cid, Codec, check_file, is_content
+from decloud_trainer.ipfs.cid import Cid, is_content
 from decloud_trainer.ipfs.gateway import Gateway, Patience
 from decloud_trainer.ipfs.http import check_base_url
-from decloud_trainer.ipfs.unixfs import Kind, Node, decode_node
+from decloud_trainer.ipfs.race import Race
+from decloud_trainer.ipfs.scores import FAILED_S, WRONG_S, Scores
+from decloud_trainer.ipfs.transfer import Report, Transfer, writing
 
-MAX_BLOCK_BYTES = 4 * 1024 * 1024  # twice what IPFS nodes exchange
-_MAX_DEPTH = 16
-_MAX_DROPS = 3  # connections lost in a row without a new byte
-
-Report = Callable[[int, int | None], None]
-"""Progress: bytes done, bytes in all where known."""
+MAX_AT_ONCE = 3
+# Less than this within `hedge_s` is as good as nothing.
+HEDGE_BYTES = 16 * 1024
+_LOOK_S = 0.1  # between two looks at how the transfers do
+PART_SUFFIX = ".part"
 
 
 @dataclass(slots=True)
@@ -65,9 +65,15 @@ class _Failures:
 
 
 class Gateways:
-    """Gateways in the order in which they are asked. May be used by several threads."""
+    """Gateways, those that have served best of late first. May be used by several threads."""
 
-    def __init__(self, urls: Sequence[str], patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        patience: Patience | None = None,
+        *,
+        scores: Scores | None = None,
+    ) -> None:
         """Take base addresses like ``https://ipfs.io`` (``/ipfs`` at the end is understood).
 
         Raises:
@@ -76,11 +82,12 @@ class Gateways:
         checked = [check_base_url(url, "an IPFS gateway").removesuffix("/ipfs") for url in urls]
         if not checked:
             raise SettingsError("no IPFS gateway is configured")
-        self._urls = tuple(dict.fromkeys(checked))
+        self.urls = tuple(dict.fromkeys(checked))
         self._patience = patience or Patience()
+        self._scores = scores or Scores()
 
     def __repr__(self) -> str:
-        return f"Gateways({list(self._urls)})"
+        return f"Gateways({list(self.urls)})"
 
     def fetch(
         self,
@@ -93,8 +100,8 @@ class Gateways:
     ) -> None:
         """Write the verified content of a file's CID to the path `into`, atomically.
 
-        A file that is there already and is right is left alone. Setting `stop` from another
-        thread ends the fetch soon, with a GatewayError.
+        A file that is there already and is right is left alone; a damaged one is replaced.
+        Setting `stop` from another thread ends the fetch soon, with a GatewayError.
 
         Raises:
             InvalidCid: `cid` is none.
@@ -106,194 +113,123 @@ class Gateways:
         wanted = Cid.parse(cid)
         if into.is_file() and into.stat().st_size <= max_bytes and is_content(into, wanted):
             return
-        with _part_file(into) as part:
-            self._fetch(_Fetch(wanted, part, max_bytes, report), stop or threading.Event())
-            with _writing(into):
-                publish(part, into)
-
-    def _fetch(self, fetch: _Fetch, stop: threading.Event) -> None:
-        failures = _Failures()
-        for url in self._urls:
-            try:
-                with contextlib.closing(Gateway(url, self._patience, stop)) as gateway:
-                    fetch.run(gateway)
-                return
-            except (GatewayError, ContentMismatch, TooLarge) as error:
-                if fetch.is_proven:
-                    raise
-                failures.add(url, error)
-        raise failures.error(fetch.cid)
+        with _part_folder(into) as folder:
+            fetch = _Fetch(
+                wanted, folder, max_bytes, report, self._patience, stop or threading.Event()
+            )
+            winner = fetch.run(self._scores.order(self.urls), self._scores)
+            with writing(into):
+                publish(winner.part, into)
 
 
 @dataclass(slots=True)
 class _Fetch:
-    """The transfer of one CID's content to one temporary file.
-
-    Attributes:
-        size: content bytes as the verified root block states them.
-        is_proven: the content's own blocks have proved that it isn't acceptable, so that no
-            other gateway can help.
-    """
+    """The race of the gateways for one CID's content."""
 
     cid: Cid
-    part: Path
+    folder: Path
     max_bytes: int
     report: Report | None
-    size: int | None = None
-    is_proven: bool = False
+    patience: Patience
+    stop: threading.Event
+    race: Race[None] = field(default_factory=Race)
+    settled: threading.Event = field(default_factory=threading.Event)
+    transfers: dict[str, Transfer] = field(default_factory=dict)
+    failures: _Failures = field(default_factory=_Failures)
+    _idle_from: float = 0.0
+    _bytes_then: int = 0
+    _told: int = -1
+    _telling: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, gateway: Gateway) -> None:
-        """Leave verified content in the file, or raise why this gateway couldn't help."""
+    def run(self, urls: list[str], scores: Scores) -> Transfer:
+        """The transfer that has the verified content."""
+        waiting = list(reversed(urls))
         try:
-            with _writing(self.part), self.part.open("wb") as file:
-                self._plain(gateway, file)
-            check_file(self.part, self.cid)
-        except (ContentMismatch, TooLarge) as error:
-            reason = "wrong bytes" if isinstance(error, ContentMismatch) else error.message
-            if self.cid.codec is Codec.RAW:
-                raise type(error)(reason) from error
-            try:
-                with _writing(self.part), self.part.open("wb") as file:
-                    self._by_blocks(gateway, file)
-            except ContentMismatch as without:
-                if self.is_proven:
-                    raise
-                raise type(error)(f"{reason}, {without.message}") from without
+            while True:
+                if self.stop.is_set():
+                    raise GatewayError("the fetch was stopped")
+                if not waiting and not self.race.running:
+                    raise self.failures.error(self.cid)
+                if waiting and self._wants_another():
+                    self._start(waiting.pop())
+                ended = self.race.wait(_LOOK_S)
+                if ended is not None and (won := self._judge(*ended, scores)) is not None:
+                    return won
+        finally:
+            self.settled.set()
 
-    def _plain(self, gateway: Gateway, file: BinaryIO) -> None:
-        """The whole file, resumed where a connection drops on the way."""
-        drops = 0
-        while True:
-            before = file.tell()
-            try:
-                self._append(gateway, file)
-                return
-            except GatewayError:
-                drops = 0 if file.tell() > before else drops + 1
-                if file.tell() == 0 or drops >= _MAX_DROPS:
-                    raise
-                gateway.pause(0.1 * 4**drops)
-
-    def _append(self, gateway: Gateway, file: BinaryIO) -> None:
-        offset = file.tell()
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with gateway.open(self.cid, headers) as answer:
-            if offset and not answer.continues_at(offset):
-                offset = file.seek(0)
-                file.truncate()
-            answer.require(206 if offset else 200)
-            total = None if answer.length is None else offset + answer.length
-            if total is not None and total > self.max_bytes:
-                raise TooLarge(f"{total} bytes, {self.max_bytes} are accepted")
-            for chunk in answer.chunks():
-                self._write(file, chunk, total)
-            if total is not None and file.tell() != total:
-                raise GatewayError(f"it broke off after {file.tell()} of {total} bytes")
-
-    def _write(self, file: BinaryIO, data: bytes, total: int | None) -> None:
-        if file.tell() + len(data) > self.max_bytes:
-            raise TooLarge(f"more than the {self.max_bytes} bytes that are accepted")
-        file.write(data)
-        if self.report is not None:
-            self.report(file.tell(), total)
-
-    def _by_blocks(self, gateway: Gateway, file: BinaryIO) -> None:
-        """Walk the tree, parents before children, every block verified before it is used.
-
-        A tree can't hold itself, since each link is a hash. Sizes are stated by the parent and
-        checked in the child, and no piece may be empty, so that a small root can't stand for an
-        endless walk.
-        """
-        waiting: list[tuple[Cid, int | None, int]] = [(self.cid, None, 0)]
-        blocks_left = 1000 + self.max_bytes // 16_384
-        while waiting:
-            cid, size, depth = waiting.pop()
-            node = self._node(gateway, cid)
-            if size is None:
-                size = self.size = node.size
-                if size > self.max_bytes:
-                    text = f"{self.cid} has {size} bytes, {self.max_bytes} are accepted"
-                    raise self._proven(TooLarge(text))
-            blocks_left -= 1
-            if node.size != size or 0 in node.sizes or depth > _MAX_DEPTH or blocks_left < 0:
-                text = f"the blocks of {self.cid} are not those of a sound file"
-                raise self._proven(ContentMismatch(text))
-            self._write(file, node.data, self.size)
-            for link, below in reversed(list(zip(node.links, node.sizes, strict=True))):
-                waiting.append((self._child(link.cid), below, depth + 1))
-
-    def _proven(self, error: UntrustedData) -> UntrustedData:
-        self.is_proven = True
-        return error
-
-    def _node(self, gateway: Gateway, cid: Cid) -> Node:
-        block = self._block(gateway, cid)
-        if cid.codec is Codec.RAW:
-            return Node(Kind.FILE, data=block, size=len(block))
-        try:
-            node = decode_node(block)
-        except UntrustedData as error:
-            text = f"{self.cid} is not a file: {error.message}"
-            raise self._proven(ContentMismatch(text)) from error
-        if node.kind not in (Kind.FILE, Kind.RAW):
-            text = f"{self.cid} is not a file but a {node.kind.name.lower()}"
-            raise self._proven(ContentMismatch(text))
-        return node
-
-    def _child(self, data: bytes) -> Cid:
-        try:
-            return Cid.from_bytes(data)
-        except InvalidCid as error:
-            text = f"{self.cid} is not a file that can be verified: {error.message}"
-            raise self._proven(ContentMismatch(text)) from error
-
-    def _block(self, gateway: Gateway, cid: Cid) -> bytes:
-        for attempt in range(_MAX_DROPS):
-            try:
-                block = self._read_block(gateway, cid)
-                break
-            except GatewayError:
-                if attempt == _MAX_DROPS - 1 or cid == self.cid:
-                    raise
-                gateway.pause(0.1 * 4**attempt)
-        if not cid.names(block):
-            raise ContentMismatch("and wrong blocks too")
-        return block
-
-    def _read_block(self, gateway: Gateway, cid: Cid) -> bytes:
-        data = bytearray()
-        with gateway.open(cid, {"Accept": "application/vnd.ipld.raw"}, "?format=raw") as answer:
-            if answer.is_refusal and cid == self.cid:
-                raise ContentMismatch(f"and no blocks to be had ({answer.status})")
-            answer.require(200)
-            for chunk in answer.chunks():
-                data += chunk
-                if len(data) > MAX_BLOCK_BYTES:
-                    raise ContentMismatch("and no blocks to be had")
-        return bytes(data)
-
-
-@contextlib.contextmanager
-def _part_file(into: Path) -> Iterator[Path]:
-    """A private temporary file beside the target; gone afterwards unless it was moved."""
-    with _writing(into):
-        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed at once, only the name is wanted
-            dir=into.parent, prefix=f".{into.name}.", suffix=".part", delete=False
+    def _start(self, url: str) -> None:
+        part = self.folder / str(len(self.transfers))
+        with writing(part):
+            part.touch(mode=0o600)
+            file = part.open("w+b")
+        transfer = Transfer(self.cid, part, file, self.max_bytes, self._tell)
+        lender = max(
+            (t for t in self.transfers.values() if not t.is_wrong),
+            key=lambda t: (t.proven, t.written),
+            default=None,
         )
-        handle.close()
-    part = Path(handle.name)
-    try:
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
+        if lender is not None:
+            transfer.borrow(lender)
+        self.transfers[url] = transfer
+        self._idle_from, self._bytes_then = time.monotonic(), self._received()
+
+        def call() -> None:
+            with (
+                file,
+                contextlib.closing(Gateway(url, self.patience, self.stop, self.settled)) as gateway,
+            ):
+                transfer.run(gateway)
+
+        self.race.start(url, call)
+
+    def _received(self) -> int:
+        return sum(transfer.received for transfer in self.transfers.values())
+
+    def _wants_another(self) -> bool:
+        at_once = len(self.race.running)
+        return at_once == 0 or (at_once < MAX_AT_ONCE and self._is_idle())
+
+    def _is_idle(self) -> bool:
+        """Whether hardly a byte has come for a while, and nobody is at work on what came."""
+        now, received = time.monotonic(), self._received()
+        checking = any(self.transfers[url].is_checking for url in self.race.running)
+        if checking or received - self._bytes_then >= HEDGE_BYTES:
+            self._idle_from, self._bytes_then = now, received
+        return now - self._idle_from >= self.patience.hedge_s
+
+    def _judge(self, url: str, outcome: DecloudError | None, scores: Scores) -> Transfer | None:
+        """What the end of one transfer means: the winner, or None if others must do it."""
+        transfer = self.transfers[url]
+        if outcome is None:
+            for slower in self.race.running:
+                scores.note(slower, FAILED_S / 2)
+            scores.note(url, transfer.first_byte_s or 0.0)
+            return transfer
+        if transfer.is_final or not isinstance(outcome, GatewayError | ContentMismatch | TooLarge):
+            raise outcome
+        if not self.stop.is_set():
+            scores.note(url, WRONG_S if transfer.is_wrong else FAILED_S)
+            self.failures.add(url, outcome)
+        return None
+
+    def _tell(self, done: int, total: int | None) -> None:
+        """Progress of the transfer that is ahead."""
+        with self._telling:
+            if self.report is not None and done > self._told and not self.settled.is_set():
+                self._told = done
+                self.report(done, total)
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _part_folder(into: Path) -> Iterator[Path]:
+    """A private folder beside the target for what is on its way; gone afterwards."""
+    with writing(into):
+        folder = Path(
+            tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}.", suffix=PART_SUFFIX)
+        )
     try:
-        yield
-    except OSError as error:
-        raise DecloudError(
-            f"can't write {path}: {error.strerror or error}",
-            hint="check the free space and the permissions of its folder",
-        ) from error
+        yield folder
+    finally:
+        # Attempts that nobody waits for may still hold their files open, but make no new ones.
+        shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ def test_commands_beside_a_daemon(own_home: Path) -> None:
         done = run("setup", "--secrets-stdin", "--network", "localnet", stdin=json.dumps(secrets))
         assert done.code == 0, done.err
         assert wallet in done.out
-        assert "the pin service accepts the credentials" in done.out
+        assert "Pinata accepts the credentials" in done.out
         assert run("localnet", "airdrop", wallet, "1").code == 0
         with running("start", "--json", "--no-auto-train", "--no-auto-claim") as daemon:
             assert daemon.line()["wallet"] == wallet

@@ -64,7 +64,7 @@ def service(request: pytest.FixtureRequest) -> Callable[..., PinService]:
 
 @pytest.fixture
 def pins(url: str, service: Callable[..., PinService]) -> Pins:
-    return IpfsPins(Gateways([url]), service(url))
+    return IpfsPins(Gateways([url]), [service(url)])
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ async def test_wrong_credentials_are_final(
     """401 names the settings to look at, and no secret."""
     wrong = service(url, "wr0ng-secret")
     with pytest.raises(PinRefused, match=r"Failed to upload gradients.*401") as caught:
-        await IpfsPins(Gateways([url]), wrong).pin(gradient, name="g")
+        await IpfsPins(Gateways([url]), [wrong]).pin(gradient, name="g")
     assert "pinata_" in caught.value.hint
     with pytest.raises(PinRefused, match="401"):
         wrong.check()
@@ -175,5 +175,5 @@ def test_right_credentials_pass_the_check(url: str, service: Callable[..., PinSe
 async def test_without_a_service_pinning_says_what_to_set(url: str, gradient: Path) -> None:
     """A trainer that isn't set up is told the command."""
     with pytest.raises(PinRefused, match="Failed to upload gradients: IPFS is not config") as told:
-        await IpfsPins(Gateways([url]), None).pin(gradient, name="g")
+        await IpfsPins(Gateways([url])).pin(gradient, name="g")
     assert "decloud-trainer config --set pinata_jwt" in told.value.hint

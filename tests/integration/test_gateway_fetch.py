@@ -8,7 +8,6 @@ import io
 import os
 import random
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from decloud_trainer.errors import (
 from decloud_trainer.ipfs.cid import V0, V1, Cid, Codec, Profile, build_file, build_folder
 from decloud_trainer.ipfs.gateway import Patience
 from decloud_trainer.ipfs.gateways import Gateways
+from decloud_trainer.ipfs.scores import Scores
 from decloud_trainer.ipfs.unixfs import Kind, Link, Node, encode_node
 
 DATA = random.Random("model").randbytes(1_000_000)
@@ -332,24 +332,136 @@ def test_retry_after_is_honoured_up_to_a_bound(
     assert bool(spare.seen) == (not waits)
 
 
-def test_a_dripping_gateway_is_left_in_time(
+def silent_after(data: bytes, count: int, released: asyncio.Event) -> Handler:
+    """A gateway that sends the beginning and then nothing, until it is released."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = len(data)
+        if count:
+            await response.prepare(request)
+            await response.write(data[:count])
+        await released.wait()
+        raise web.HTTPServiceUnavailable
+
+    return answer
+
+
+def in_ranges(data: bytes) -> Handler:
+    """A gateway that serves the plain content from wherever it is asked."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        start = request.http_range.start or 0
+        if not start:
+            return web.Response(body=data)
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        return web.Response(status=206, body=data[start:], headers=headers)
+
+    return answer
+
+
+HASTY = Patience(hedge_s=0.05)
+
+
+@pytest.mark.parametrize("count", [0, 300_000])
+def test_a_silent_gateway_is_overtaken_from_where_it_stopped(
+    gateway: Callable[[Handler], Served], count: int, tmp_path: Path
+) -> None:
+    """Before its first byte or after any, silence has the next one go on with what there is."""
+    released = asyncio.Event()
+    silent, right = gateway(silent_after(DATA, count, released)), gateway(in_ranges(DATA))
+    gateways = Gateways([silent.url, right.url], HASTY)
+    gateways.fetch(Blocks().add(DATA), tmp_path / "model", max_bytes=10**7)
+    assert (tmp_path / "model").read_bytes() == DATA
+    asked = [request.headers.get("Range") for request in right.seen]
+    assert asked == [f"bytes={count}-" if count else None]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_wrong_beginning_that_was_taken_over_costs_a_new_start(
     gateway: Callable[[Handler], Served], tmp_path: Path
 ) -> None:
-    """A byte now and then keeps no one waiting beyond the limit for a gateway."""
+    """What a silent liar had sent is found out at the end and fetched again."""
+    wrong = b"x" + DATA[1:]
+    silent = gateway(silent_after(wrong, 300_000, asyncio.Event()))
+    right = gateway(in_ranges(DATA))
+    gateways = Gateways([silent.url, right.url], HASTY)
+    gateways.fetch(Blocks().add(DATA), tmp_path / "model", max_bytes=10**7)
+    assert (tmp_path / "model").read_bytes() == DATA
+    assert [r.headers.get("Range") for r in right.seen] == ["bytes=300000-", None]
+
+
+def test_a_drop_is_made_good_by_another_gateway(
+    gateway: Callable[[Handler], Served], tmp_path: Path
+) -> None:
+    """When one gateway is gone for good, the next one delivers only the rest."""
+    first = gateway(dropping(DATA, ranges=False, after=200_000, times=1))
+
+    async def gone(request: web.Request) -> web.StreamResponse:
+        return await first._handler(request) if len(lost.seen) == 1 else web.Response(status=500)
+
+    lost, right = gateway(gone), gateway(in_ranges(DATA))
+    assert fetch([lost.url, right.url], Blocks().add(DATA), tmp_path / "model") == DATA
+    assert [r.headers.get("Range") for r in right.seen] == ["bytes=200000-"]
+
+
+def test_slow_bytes_never_make_a_fetch_fail(
+    gateway: Callable[[Handler], Served], tmp_path: Path
+) -> None:
+    """However slowly they come, and though nobody else has any, all of them are waited for."""
 
     async def drip(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for _ in range(100):
-            await response.write(b"x")
-            await asyncio.sleep(0.05)
+        for at in range(100):
+            await response.write(DATA[at : at + 1])
+            await asyncio.sleep(0.003)
         return response
 
-    slow, right = gateway(drip), gateway(answering(DATA))
-    gateways = Gateways([slow.url, right.url], Patience(gateway_s=0.3))
-    began = time.monotonic()
-    gateways.fetch(Blocks().add(DATA), tmp_path / "model", max_bytes=10**7)
-    assert time.monotonic() - began < 3
+    slow, none = gateway(drip), gateway(answering(b"", status=404))
+    patience = Patience(read_s=0.2, hedge_s=0.02)  # a hundred times less than it takes in all
+    Gateways([slow.url, none.url], patience).fetch(
+        Blocks().add(DATA[:100]), tmp_path / "model", max_bytes=100
+    )
+    assert (tmp_path / "model").read_bytes() == DATA[:100]
+    assert none.seen
+
+
+def test_blocks_go_on_with_another_gateway(
+    gateway: Callable[[Handler], Served], tmp_path: Path
+) -> None:
+    """What blocks have proved is not fetched again when their gateway fails on the way."""
+    blocks = Blocks()
+    cid = blocks.add(DATA, ODD)
+
+    def plain_first_then(some: dict[str, bytes]) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.query.get("format") != "raw":
+                return web.Response(status=406)
+            block = some.get(request.path.rpartition("/")[2])
+            return web.Response(status=503) if block is None else web.Response(body=block)
+
+        return answer
+
+    leaves = [name for name in blocks if name.startswith("bafkrei")]
+    some = {name: block for name, block in blocks.items() if name not in leaves[6:]}
+    half, whole = gateway(plain_first_then(some)), gateway(plain_first_then(blocks))
+    assert fetch([half.url, whole.url], cid, tmp_path / "model") == DATA
+    asked = {request.path.rpartition("/")[2] for request in whole.seen if request.query}
+    assert not asked & set(leaves[:6])
+    assert set(leaves[6:]) <= asked
+
+
+def test_the_gateway_that_served_well_is_asked_first(
+    gateway: Callable[[Handler], Served], tmp_path: Path
+) -> None:
+    """A failure sends a gateway to the end of the line, over a restart, too."""
+    bad, good = gateway(answering(b"", status=500)), gateway(answering(DATA))
+    cid = Blocks().add(DATA)
+    for name in ("one", "two"):
+        scores = Scores(tmp_path / "scores.json")
+        Gateways([bad.url, good.url], scores=scores).fetch(cid, tmp_path / name, max_bytes=10**7)
+    assert (len(bad.seen), len(good.seen)) == (1, 2)
 
 
 def test_a_fetch_can_be_stopped(gateway: Callable[[Handler], Served], tmp_path: Path) -> None:

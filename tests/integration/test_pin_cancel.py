@@ -38,7 +38,7 @@ def test_a_cancelled_fetch_leaves_no_thread_behind(tmp_path: Path) -> None:
     folder.mkdir()
 
     async def run(url: str) -> None:
-        pins = IpfsPins(Gateways([url]), None)
+        pins = IpfsPins(Gateways([url]))
         task = asyncio.create_task(pins.fetch(cid, folder / "model", max_bytes=10**6))
         await asyncio.sleep(0.1)
         task.cancel()

@@ -236,7 +236,7 @@ def test_credentials_that_no_header_can_carry_are_refused(bad: str) -> None:
 def test_reprs_hide_the_secrets() -> None:
     """Logs and tracebacks show the services without their keys."""
     shown = f"{PinataV3(JWT)!r} {PinataLegacy('the-key', 'the-secret')!r}"
-    shown += repr(PinataV3(JWT)._account)
+    shown += repr(PinataV3(JWT)._client)
     assert not [text for text in (JWT, "the-key", "the-secret") if text in shown]
 
 

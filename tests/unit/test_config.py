@@ -311,7 +311,14 @@ SECRETS = [key for key, row in TABLE.items() if row.setting.secret]
 
 def test_secrets_never_show(path: Path) -> None:
     """Not in the repr, not in --show, not in the error about a wrong one."""
-    assert SECRETS == ["private_key", "pinata_api_key", "pinata_secret_key", "pinata_jwt"]
+    assert SECRETS == [
+        "private_key",
+        "pinata_api_key",
+        "pinata_secret_key",
+        "pinata_jwt",
+        "kubo_token",
+        "pinning_api_token",
+    ]
     update({key: f"s3cret-{key}" for key in SECRETS}, path=path)
     loaded = load(path=path, environ=NOTHING)
     shown = config.shown_values(loaded)
