@@ -1,0 +1,1 @@
+"""A complex-valued network that learns option prices: another task of the training core."""
