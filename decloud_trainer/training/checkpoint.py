@@ -1,0 +1,240 @@
+"""The one form of a training state on disk: tensors as safetensors, all else as canonical JSON.
+
+A checkpoint is one safetensors file. Its metadata has the single key ``checkpoint``, a JSON text
+with sorted keys and no spaces: the document, a format number, which tensors are complex (stored as
+pairs of real numbers) and a SHA-256 of all tensors. Equal checkpoints are equal bytes. Nothing in
+it is ever executed: it is no pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from decloud_trainer import files
+from decloud_trainer.errors import CorruptionError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+KEY = "checkpoint"
+LATEST, BEFORE = "checkpoint.safetensors", "checkpoint-before.safetensors"
+MAX_HEADER_BYTES = 100 * 1024**2  # safetensors' own limit
+MAX_CHECKPOINT_BYTES = 64 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training state.
+
+    Attributes:
+        document: JSON values; what they mean is the loop's and the run's business.
+        tensors: by name, on the CPU. Whoever makes a checkpoint gives copies.
+    """
+
+    document: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with ``prefix/``, by the rest of their names."""
+        start = f"{prefix}/"
+        return {
+            name.removeprefix(start): value
+            for name, value in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+class Checkpoints(Protocol):
+    """Where a run's checkpoints go. They may be lost; the run then starts from an older one."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep it. May return before it is durable, and may leave one out while it is busy."""
+
+    def latest(self) -> Checkpoint | None:
+        """The newest one that is whole, if there is any."""
+
+    def close(self) -> None:
+        """Wait for what is being saved."""
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """The one byte string of this checkpoint."""
+    stored = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
+    pairs = sorted(name for name, value in stored.items() if value.is_complex())
+    for name in pairs:
+        stored[name] = torch.view_as_real(stored[name]).contiguous()
+    text = _canonical(
+        {
+            "format": FORMAT,
+            "document": dict(checkpoint.document),
+            "complex": pairs,
+            "sha256": _digest(stored),
+        }
+    )
+    return safetensors.torch.save(stored, {KEY: text})
+
+
+def decode(source: bytes | Path) -> Checkpoint:
+    """The checkpoint in these bytes, or in this file.
+
+    Raises:
+        CorruptionError: it is torn, damaged, no checkpoint, or of another version.
+    """
+    where = f"the checkpoint {source}" if isinstance(source, Path) else "the checkpoint"
+    try:
+        data = source if isinstance(source, bytes) else _read(source)
+        outer = _outer(data)
+        tensors = safetensors.torch.load(data)
+        if outer["sha256"] != _digest(tensors):
+            raise ValueError("its tensors aren't those that it was made of")
+        for name in outer["complex"]:
+            tensors[name] = torch.view_as_complex(tensors[name])
+        document = outer["document"]
+        if not isinstance(document, dict):
+            raise TypeError("its document is no JSON object")
+    except OSError as error:
+        raise CorruptionError(f"{where} can't be read: {error.strerror}") from error
+    except (
+        safetensors.SafetensorError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
+        raise CorruptionError(
+            f"{where} can't be used: {error}", hint="an older one, or a new run, takes its place"
+        ) from error
+    return Checkpoint(document, tensors)
+
+
+def pieces(data: bytes) -> list[memoryview]:
+    """The header's bytes, and each tensor's in the file's order: together `data` again.
+
+    Raises:
+        CorruptionError: it is no safetensors file.
+    """
+    try:
+        header, start = _header(data)
+        spans = sorted(tuple(each["data_offsets"]) for each in header.values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptionError(f"no safetensors file: {error}") from error
+    view = memoryview(data)
+    ends = [0, *(end for _, end in spans)]
+    if [begin for begin, _ in spans] != ends[:-1] or start + ends[-1] != len(data):
+        raise CorruptionError("no safetensors file: its tensors have gaps or overlap")
+    return [view[:start], *(view[start + begin : start + end] for begin, end in spans)]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Durably, in place of an older one."""
+    files.write_atomic(path, encode(checkpoint))
+
+
+class CheckpointFolder:
+    """Checkpoints in a folder: the newest, and the one before it in case that one is damaged.
+
+    They are encoded and written on a thread of their own. One that comes while another is being
+    written is left out: training never waits for the disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        if self._writing is None or self._writing.done():
+            self._writing = self._thread.submit(self._write, checkpoint)
+
+    def latest(self) -> Checkpoint | None:
+        for name in (LATEST, BEFORE):
+            path = self._folder / name
+            if path.exists():
+                try:
+                    return decode(path)
+                except CorruptionError as error:
+                    log.warning("%s (%s)", error, error.hint)
+        return None
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
+    def remove(self) -> None:
+        """The run is over: nothing of it has to be done again."""
+        self.close()
+        for name in (LATEST, BEFORE):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        latest = self._folder / LATEST
+        try:
+            data = encode(checkpoint)
+            # A crash between these two leaves only the older one, which is whole.
+            if latest.exists():
+                latest.replace(self._folder / BEFORE)
+            files.write_atomic(latest, data)
+        except OSError as error:
+            # A full disk is no reason to stop training; the next one may fit.
+            log.warning("a checkpoint couldn't be written to %s: %s", latest, error.strerror)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of all names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{len(name)} {name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > MAX_CHECKPOINT_BYTES:
+        raise ValueError(f"it has {size:,} bytes")
+    return path.read_bytes()
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """The tensors' descriptions, and where their bytes begin."""
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
+        raise ValueError("its header doesn't fit into it")
+    header = json.loads(data[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise TypeError("its header is no JSON object")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _outer(data: bytes) -> dict[str, Any]:
+    _, start = _header(data)
+    metadata = json.loads(data[8:start]).get("__metadata__")
+    if not isinstance(metadata, dict) or set(metadata) != {KEY}:
+        raise ValueError("it is no checkpoint")
+    outer = json.loads(metadata[KEY])
+    if not isinstance(outer, dict) or outer.get("format") != FORMAT:
+        raise ValueError(f"it is not of format {FORMAT}")
+    if not isinstance(outer.get("complex"), list):
+        raise TypeError("it doesn't say which tensors are complex")
+    return outer

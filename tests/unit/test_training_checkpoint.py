@@ -1,0 +1,164 @@
+"""Checkpoints: canonical bytes, every kind of tensor, and nothing damaged is ever taken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from decloud_trainer.errors import CorruptionError
+from decloud_trainer.training.checkpoint import (
+    BEFORE,
+    LATEST,
+    Checkpoint,
+    CheckpointFolder,
+    decode,
+    encode,
+    pieces,
+    save,
+)
+
+
+def tensors() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "model/weight": torch.randn(4, 3, 2, 2, generator=generator),
+        "model/half": torch.randn(5, generator=generator).to(torch.bfloat16),
+        "model/wave": torch.randn(3, 2, generator=generator, dtype=torch.complex64),
+        "model/double wave": torch.randn(2, generator=generator, dtype=torch.complex128),
+        "optimizer/0/step": torch.tensor(7.0),
+        "random/torch": torch.get_rng_state(),
+        "counter": torch.tensor(3),
+        "flags": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+def checkpoint(step: int = 12) -> Checkpoint:
+    return Checkpoint({"step": step, "loss": [0.1 + 0.2, None], "b": {"ä": True}}, tensors())
+
+
+def same(first: Checkpoint, second: Checkpoint) -> bool:
+    return (
+        first.document == second.document
+        and first.tensors.keys() == second.tensors.keys()
+        and all(
+            value.dtype == second.tensors[name].dtype and torch.equal(value, second.tensors[name])
+            for name, value in first.tensors.items()
+        )
+    )
+
+
+def test_what_is_decoded_is_what_was_encoded(tmp_path: Path) -> None:
+    """Half, double, complex, integer, boolean and empty tensors; numbers to the last digit."""
+    assert same(decode(encode(checkpoint())), checkpoint())
+    save(tmp_path / "state", checkpoint())
+    assert same(decode(tmp_path / "state"), checkpoint())
+    assert checkpoint().part("optimizer/0").keys() == {"step"}
+
+
+def test_equal_checkpoints_are_equal_bytes() -> None:
+    """Whatever the order in which tensors and keys were put in, or how they lie in memory."""
+    one = checkpoint()
+    other = Checkpoint(
+        dict(reversed(one.document.items())),
+        {
+            name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+            for name, value in reversed(one.tensors.items())
+        },
+    )
+    assert encode(one) == encode(other)
+    assert encode(one) != encode(checkpoint(13))
+
+
+def test_the_pieces_are_the_file(tmp_path: Path) -> None:
+    """Header and tensors one by one, nothing between them; an equal tensor is an equal piece."""
+    data = encode(checkpoint())
+    parts = pieces(data)
+    assert b"".join(parts) == data
+    assert len(parts) == 1 + len(tensors())
+    other = pieces(encode(checkpoint(13)))
+    assert parts[0] != other[0]
+    assert parts[1:] == other[1:]
+    with pytest.raises(CorruptionError):
+        pieces(data[:-1])
+
+
+def test_the_metadata_is_one_canonical_text() -> None:
+    """Any reader of safetensors gets at the document."""
+    data = encode(checkpoint())
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    assert list(metadata) == ["checkpoint"]
+    outer = json.loads(metadata["checkpoint"])
+    assert outer["document"] == checkpoint().document
+    assert outer["complex"] == ["model/double wave", "model/wave"]
+
+
+def test_damage_anywhere_is_noticed() -> None:
+    """Torn off, lengthened, or one bit turned, in the header and in the tensors."""
+    data = encode(checkpoint())
+    length = int.from_bytes(data[:8], "little")
+    wrong = [b"", data[:5], data[:-1], data[: len(data) // 2], data + b"\0", b"\xff" * 64]
+    # The header's end is padding, which means nothing.
+    used = len(data[8 : 8 + length].rstrip()) + 8
+    for place in [*range(0, used, 97), *range(8 + length, len(data), 211)]:
+        turned = bytearray(data)
+        turned[place] ^= 0x04
+        wrong.append(bytes(turned))
+    for each in wrong:
+        with pytest.raises(CorruptionError):
+            decode(each)
+
+
+def test_what_is_no_checkpoint_is_refused() -> None:
+    """A safetensors file of someone else, another format, a document that isn't one."""
+    import safetensors.torch
+
+    good = encode(checkpoint())
+    for data in (
+        safetensors.torch.save({"a": torch.ones(1)}),
+        safetensors.torch.save({"a": torch.ones(1)}, {"checkpoint": "{}", "more": ""}),
+        safetensors.torch.save({"a": torch.ones(1)}, {"checkpoint": "[" * 100_000}),
+        good.replace(b'\\"format\\":1', b'\\"format\\":2'),
+    ):
+        with pytest.raises(CorruptionError):
+            decode(data)
+    with pytest.raises(CorruptionError, match="can't be read"):
+        decode(Path("/nowhere/checkpoint"))
+
+
+def test_a_folder_keeps_the_newest_and_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged newest is said and the older one taken; with both damaged there is none."""
+    assert CheckpointFolder(tmp_path).latest() is None
+    for step in (1, 2):
+        folder = CheckpointFolder(tmp_path)
+        folder.save(checkpoint(step))
+        folder.close()
+    latest = CheckpointFolder(tmp_path).latest()
+    assert latest is not None
+    assert latest.document["step"] == 2
+    (tmp_path / LATEST).write_bytes((tmp_path / LATEST).read_bytes()[:-9])
+    older = CheckpointFolder(tmp_path).latest()
+    assert older is not None
+    assert older.document["step"] == 1
+    assert LATEST in caplog.text
+    (tmp_path / BEFORE).write_bytes(b"")
+    assert CheckpointFolder(tmp_path).latest() is None
+    CheckpointFolder(tmp_path).remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_is_said_and_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Training goes on without the checkpoint."""
+    folder = CheckpointFolder(tmp_path / "missing")
+    folder.save(checkpoint())
+    folder.close()
+    assert "couldn't be written" in caplog.text
