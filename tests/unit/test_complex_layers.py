@@ -44,7 +44,7 @@ def test_gradients_are_what_differences_say(make: Callable[[], nn.Module]) -> No
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    inputs = numbers(6, 4).requires_grad_()
+    inputs = numbers(4, 4).requires_grad_()
     names = [name for name, _ in layer.named_parameters()]
     values = [value.detach().clone().requires_grad_() for value in layer.parameters()]
 
@@ -108,5 +108,5 @@ def test_norms_use_what_they_have_seen_when_they_evaluate(kind: type[nn.Module])
         trained = layer(x)
     layer.eval()
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    torch.testing.assert_close(layer(x), trained, atol=2e-3, rtol=0)
+    torch.testing.assert_close(layer(x), trained, atol=1e-2, rtol=0)
     assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
