@@ -17,8 +17,8 @@ def rate(strategy: Strategy, step: int, total_steps: int) -> float:
     """The factor of the peak rate for one step, above 0 and at most 1.
 
     It rises evenly during the warm-up, and then falls: ``cosine`` along half a wave,
-    ``triangular`` along a line, ``trapezoidal`` along one that begins late, all to nearly nothing at
-    the last step. ``constant`` stays.
+    ``triangular`` along a line, ``trapezoidal`` along one that begins late; all to nearly nothing
+    at the last step. ``constant`` stays.
 
     Args:
         step: from 0.
