@@ -16,6 +16,8 @@ def check(found: Traversable) -> bool:
         assert isinstance(json.loads(data), dict), name
     elif name.endswith(".gz"):
         assert gzip.decompress(data)[:2] == b"\0\0", f"{name} is no IDX file"
+    elif name.endswith(".csv"):
+        assert len({line.count(b",") for line in data.splitlines()}) == 1, f"{name} is no table"
     elif name.endswith(".so"):
         assert data.startswith(b"\x7fELF"), name
     elif name.endswith(".pt"):
@@ -33,6 +35,7 @@ def main() -> None:
         "localnet/program": 2,
         "data/digits": 4,
         "data/models": 1,
+        "data/tables": 4,
     }
     for folder, count in expected.items():
         entries = [found for found in package.joinpath(folder).iterdir() if found.is_file()]

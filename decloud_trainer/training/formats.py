@@ -7,13 +7,13 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import arrays, cifar, folders, idx, svhn
+from decloud_trainer.training import arrays, cifar, folders, idx, labelled, svhn
 from decloud_trainer.training.published import TORCHVISION
 from decloud_trainer.training.split import Split
 
 KNOWN = (
     "MNIST-family IDX files, CIFAR batches or archives, SVHN .mat files, "
-    "train/CLASS/ folders of images, or .npz/.npy arrays"
+    f"train/CLASS/ folders of images, .npz/.npy arrays, {labelled.KNOWN}"
 )
 
 
@@ -38,7 +38,9 @@ def splits_in(path: Path, name: str = "") -> tuple[str, Mapping[str, Split]]:
 
 
 def splits_in_package(folder: Traversable) -> tuple[str, Mapping[str, Split]]:
-    """The same for what ships with the package; `folder` may lie in an archive."""
+    """The same for what ships with the package: a folder or a table, maybe in an archive."""
+    if folder.name.endswith(".csv"):
+        return labelled.packaged(folder)
     return "idx", idx.find_splits(folder)
 
 
@@ -64,4 +66,4 @@ def _in_place(place: Path, name: str) -> tuple[str, Mapping[str, Split]]:
         return "numpy", pairs
     if place.is_dir() and (images := folders.find_splits(place)):
         return "folders", images
-    return "", {}
+    return labelled.find_splits(place)

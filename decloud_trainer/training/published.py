@@ -12,9 +12,22 @@ CLASSES = {
     "cifar100": 100,
     "svhn": 10,
     "digits": 10,
+    "imdb": 2,
+    "sst2": 2,
+    "agnews": 4,
+    "iris": 3,
+    "wine": 3,
+    "breastcancer": 2,
+    "diabetes": 2,
 }
-# In the package, each in a folder of its name.
-PACKAGED = {"digits"}
+# In the package, with their places in its data.
+PACKAGED = {
+    "digits": "digits",
+    "iris": "tables/iris.csv",
+    "wine": "tables/wine.csv",
+    "breastcancer": "tables/breastcancer.csv",
+    "diabetes": "tables/diabetes.csv",
+}
 # torchvision's class for a name; it is also the name of its folder.
 TORCHVISION = {
     "mnist": "MNIST",
@@ -25,5 +38,7 @@ TORCHVISION = {
     "cifar100": "CIFAR100",
     "svhn": "SVHN",
 }
+# Texts, with the folder's name.
+TEXTS = {"imdb": "IMDB", "sst2": "SST2", "agnews": "AG_NEWS"}
 # All that can be downloaded, with the folder that it goes to.
-DOWNLOADED = {**TORCHVISION}
+DOWNLOADED = {**TORCHVISION, **TEXTS}
