@@ -28,6 +28,7 @@ class Average:
             self._mean = {
                 name: value.detach().to(_precise(value.dtype), copy=True)
                 for name, value in model.named_parameters()
+                if value.requires_grad
             }
 
     @torch.no_grad()

@@ -12,13 +12,9 @@ from torch import nn
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.augment import NOTHING, Changes, augment, changes_for
 from decloud_trainer.training.averaging import Average
-from decloud_trainer.training.device import Device
 from decloud_trainer.training.holdout import hold_out
-from decloud_trainer.training.optimizers import make_optimizer
 from decloud_trainer.training.schedule import RATE_BEYOND, rate
 from decloud_trainer.training.strategy import SCHEDULES, Strategy
-
-CPU = Device("cpu", None, 1)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -253,32 +249,3 @@ def test_nothing_is_held_out_unasked() -> None:
     kept, held = hold_out(np.array([1, 0, 1], dtype=np.int64), 0.0, 0)
     assert (kept.tolist(), held.tolist()) == ([0, 1, 2], [])
     assert len(hold_out(np.array([], dtype=np.int64), 0.1, 0)[0]) == 0
-
-
-# --- optimisers -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_every_optimiser_learns(name: str) -> None:
-    """A few steps bring the loss down, with complex weights, too."""
-    model = nn.Linear(4, 1, dtype=torch.complex64 if name == "adam" else torch.float32)
-    optimizer = make_optimizer(Strategy(optimizer=name), model, 0.05, CPU)
-    inputs = torch.ones(8, 4, dtype=model.weight.dtype)
-    losses = []
-    for _ in range(10):
-        optimizer.zero_grad()
-        loss = (model(inputs) - 3).abs().square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
-
-
-def test_biases_are_not_decayed() -> None:
-    """Weight decay pulls at matrices alone."""
-    model = nn.Linear(4, 2)
-    optimizer = make_optimizer(Strategy(weight_decay=0.1), model, 0.001, CPU)
-    decays = {
-        tuple(p.shape): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]
-    }
-    assert decays == {(2, 4): 0.1, (2,): 0.0}
