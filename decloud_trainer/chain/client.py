@@ -1,8 +1,6 @@
 """Reads of a v1 program by one wallet: the Chain port.
 
-Reads stay small. Rounds are found by filters on the server: the status stands behind the model's
-CID, so there is one query for each usual length of a CID and each wanted status. CIDs of other
-lengths are rare; a scan that fetches four bytes per round finds those, at long intervals.
+Reads stay small, however many rounds are over: see openrounds.py.
 
 Nothing that an endpoint sends is taken as it is: owner, layout, stored bumps and the address that
 belongs to the stored id must fit. One account that doesn't is skipped, and logged once.
@@ -11,25 +9,23 @@ belongs to the stored id must fit. One account that doesn't is skipped, and logg
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from solders.pubkey import Pubkey
 
 from decloud_trainer.chain import v1
+from decloud_trainer.chain.openrounds import OpenRounds
 from decloud_trainer.chain.rpc import Account, Rpc
 from decloud_trainer.chain.sending import FEE_PER_SIGNATURE_LAMPORTS
-from decloud_trainer.errors import LayoutError, RpcError
+from decloud_trainer.errors import LayoutError
 from decloud_trainer.rounds.model import Costs, Round, RoundStatus, Submission
 
 log = logging.getLogger(__name__)
 
-OPEN: Final = (RoundStatus.WAITING_VALIDATOR, RoundStatus.WAITING_TRAINERS)
 SUBMISSION_BYTES: Final = 121
 """What a submission's account has room for: the rent depends on it."""
 
-_CID_LENGTH_AT: Final = (48, 4)  # offset and size, in a round's account
 _MAX_LOGGED: Final = 1000
 
 
@@ -38,8 +34,6 @@ class SolanaChain:
 
     Args:
         trainer: the wallet's public key, base58.
-        scan_interval_s: between two scans for open rounds with CIDs of unusual lengths.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -48,17 +42,11 @@ class SolanaChain:
         trainer: str,
         *,
         program: Pubkey = v1.PROGRAM_ID,
-        scan_interval_s: float = 600.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rpc = rpc
         self._trainer = v1.as_pubkey(trainer)
         self._program = program
-        self._scan_interval_s = scan_interval_s
-        self._clock = clock
-        self._next_scan: float | None = None
-        self._unusual: set[Pubkey] = set()
-        self._over: set[Pubkey] = set()
+        self._opened = OpenRounds(rpc, program, self.readable_round)
         self._logged: set[Pubkey] = set()
         self._costs: Costs | None = None
 
@@ -74,20 +62,13 @@ class SolanaChain:
         return self._readable(account for account in found if account is not None)
 
     async def open_rounds(self) -> list[Round]:
-        return await self.rounds_with(*OPEN)
+        return sorted(await self._opened.read(), key=lambda round_: round_.id)
 
     async def rounds_with(self, *statuses: RoundStatus) -> list[Round]:
         """Rounds of these statuses; all rounds there are if none is given. Sorted by id."""
         if statuses:
-            accounts = [
-                account
-                for length in v1.CID_LENGTHS
-                for status in statuses
-                for account in await self._rpc.program_accounts(
-                    self._program, v1.round_filters(status=status, cid_length=length)
-                )
-            ]
-            accounts += await self._unusual_rounds()
+            accounts = await self._opened.with_status(statuses)
+            accounts += await self._opened.unusual()
         else:
             accounts = await self._rpc.program_accounts(self._program, v1.round_filters())
         found = {round_.id: round_ for round_ in self._readable(accounts)}
@@ -129,39 +110,6 @@ class SolanaChain:
         except LayoutError as error:
             self._log_once(account.address, error)
             return None
-
-    async def _unusual_rounds(self) -> list[Account]:
-        """Rounds with CIDs of other lengths that were not over when last seen.
-
-        Their ids come from the scan, their accounts are read anew each time.
-        """
-        now = self._clock()
-        if self._next_scan is None or now >= self._next_scan:
-            self._next_scan = now + self._scan_interval_s
-            try:
-                await self._scan()
-            except RpcError as error:  # large for some endpoints; the usual rounds go on without
-                log.warning("could not look for rounds with unusual CIDs: %s", error)
-        accounts = await self._rpc.accounts(sorted(self._unusual, key=str))
-        present = [account for account in accounts if account is not None]
-        over = {
-            account.address
-            for account in present
-            if (round_ := self.readable_round(account)) is None or round_.status.is_over
-        }
-        self._over |= over
-        self._unusual -= over
-        return present
-
-    async def _scan(self) -> None:
-        slices = await self._rpc.program_accounts(
-            self._program, v1.round_filters(), data_slice=_CID_LENGTH_AT
-        )
-        self._unusual = {
-            part.address
-            for part in slices
-            if int.from_bytes(part.data, "little") not in v1.CID_LENGTHS
-        } - self._over
 
     def _readable(self, accounts: Iterable[Account]) -> list[Round]:
         decoded = (self.readable_round(account) for account in accounts)

@@ -140,10 +140,15 @@ class Rpc(Endpoints):
         """The account, or None where there is none."""
         return (await self.accounts([address]))[0]
 
-    async def accounts(self, addresses: Sequence[Pubkey]) -> list[Account | None]:
-        """The accounts, in order and as many, None where there is none."""
+    async def accounts(
+        self, addresses: Sequence[Pubkey], *, data_slice: tuple[int, int] | None = None
+    ) -> list[Account | None]:
+        """The accounts, in order and as many, None where there is none; `data_slice` is
+        (offset, length)."""
         found: list[Account | None] = []
-        options = {"encoding": "base64", "commitment": CONFIRMED}
+        options: dict[str, Any] = {"encoding": "base64", "commitment": CONFIRMED}
+        if data_slice is not None:
+            options["dataSlice"] = {"offset": data_slice[0], "length": data_slice[1]}
         for start in range(0, len(addresses), MAX_ACCOUNTS_PER_CALL):
             part = addresses[start : start + MAX_ACCOUNTS_PER_CALL]
             names = [str(address) for address in part]

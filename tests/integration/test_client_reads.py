@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.client import SolanaChain
-from decloud_trainer.chain.rpc import Account as Read
+from decloud_trainer.chain.openrounds import OpenRounds
 from decloud_trainer.chain.rpc import Rpc
 from decloud_trainer.errors import LayoutError, RpcError
 from decloud_trainer.localnet.accounts import Account
@@ -22,11 +22,10 @@ UNUSUAL_CID = "z" + GRADIENT_CID + "abcdefg"
 
 
 class CountingRpc(Rpc):
-    """Counts calls and the bytes of account data that they brought."""
+    """Counts calls."""
 
     calls: list[str]
-    data_bytes = 0
-    refuse_scans = False
+    refuse_slices = False
 
     def __init__(self, url: str) -> None:
         super().__init__(url, timeout_s=2.0)
@@ -34,14 +33,9 @@ class CountingRpc(Rpc):
 
     async def call(self, method: str, *params: Any, **options: Any) -> Any:
         self.calls.append(method)
-        return await super().call(method, *params, **options)
-
-    async def program_accounts(self, *args: Any, **options: Any) -> list[Read]:
-        if self.refuse_scans and options:
+        if self.refuse_slices and "dataSlice" in params[-1]:
             raise RpcError("too large")
-        found = await super().program_accounts(*args, **options)
-        self.data_bytes += sum(len(account.data) for account in found)
-        return found
+        return await super().call(method, *params, **options)
 
 
 def account_of(net: LocalChain, number: int) -> tuple[Pubkey, Account]:
@@ -115,31 +109,87 @@ async def test_one_bad_submission_does_not_hide_the_others() -> None:
             await net.chain.submission(first)
 
 
-async def test_finished_rounds_are_not_fetched() -> None:
-    """Open rounds cost four small queries, and a scan of four bytes a round now and then."""
+def open_rounds(net: LocalChain, rpc: Rpc, now: list[float]) -> OpenRounds:
+    chain = SolanaChain(rpc, net.wallet.pubkey)
+    return OpenRounds(rpc, v1.PROGRAM_ID, chain.readable_round, clock=lambda: now[0])
+
+
+async def test_finished_rounds_cost_nothing() -> None:
+    """After one listing by filters, each look is one call for the counter and the open rounds."""
     async with local_chain() as net:
         for _ in range(20):
             number = net.post_round()
             net.run(v1.cancel_round(number, net.creator.pubkey()), net.creator)
-        net.post_round()
+        still_open = net.post_round()
         net.settle_slots()
         now = [0.0]
         async with CountingRpc(net.endpoints.rpc_url) as rpc:
-            chain = SolanaChain(rpc, net.wallet.pubkey, scan_interval_s=600, clock=lambda: now[0])
-            assert len(await chain.open_rounds()) == 1
-            assert rpc.calls == ["getProgramAccounts"] * 5
-            assert rpc.data_bytes < 2 * 208 + 21 * 4
+            opened = open_rounds(net, rpc, now)
+            assert [one.id for one in await opened.read()] == [still_open]
+            # The counter, the filters; again the counter, and four bytes of each recent round.
+            assert rpc.calls == [
+                "getMultipleAccounts",
+                *["getProgramAccounts"] * 4,
+                *["getMultipleAccounts"] * 2,
+            ]
+            for _ in range(3):
+                rpc.calls.clear()
+                assert [one.id for one in await opened.read()] == [still_open]
+                assert rpc.calls == ["getMultipleAccounts"]
             rpc.calls.clear()
-            now[0] = 599
-            await chain.open_rounds()
-            assert rpc.calls == ["getProgramAccounts"] * 4
-            now[0] = 600
-            await chain.open_rounds()
-            assert len(rpc.calls) == 4 + 5
+            now[0] = 3600
+            assert [one.id for one in await opened.read()] == [still_open]
+            assert rpc.calls == ["getMultipleAccounts", *["getProgramAccounts"] * 4]
 
 
-async def test_a_round_with_an_unusual_cid_is_found_and_followed() -> None:
-    """The scan finds it; its later states are read anew; once over it is left alone."""
+async def test_new_and_changed_rounds_are_found_by_the_counter_alone() -> None:
+    """Also rounds with unusual CIDs; what has ended is left alone."""
+    async with local_chain() as net:
+        first = net.post_round()
+        net.settle_slots()
+        async with CountingRpc(net.endpoints.rpc_url) as rpc:
+            opened = open_rounds(net, rpc, [0.0])
+            await opened.read()
+            second, third = net.post_round(), net.post_round(cid=UNUSUAL_CID)
+            net.run(v1.claim_round(first, net.validator.pubkey()), net.validator)
+            net.settle_slots()
+            rpc.calls.clear()
+            found = {one.id: one.status for one in await opened.read()}
+            assert found == {
+                first: RoundStatus.WAITING_TRAINERS,
+                second: RoundStatus.WAITING_VALIDATOR,
+                third: RoundStatus.WAITING_VALIDATOR,
+            }
+            assert rpc.calls == ["getMultipleAccounts"] * 2
+            net.run(v1.cancel_round(second, net.creator.pubkey()), net.creator)
+            net.settle_slots()
+            assert {one.id for one in await opened.read()} == {first, third}
+            rpc.calls.clear()
+            assert {one.id for one in await opened.read()} == {first, third}
+            assert rpc.calls == ["getMultipleAccounts"]
+
+
+async def test_a_round_that_an_endpoint_doesnt_show_yet_is_asked_for_again() -> None:
+    """The counter may be newer than the endpoint that is asked for the round itself."""
+    async with local_chain() as net:
+        net.post_round()
+        net.settle_slots()
+        async with CountingRpc(net.endpoints.rpc_url) as rpc:
+            opened = open_rounds(net, rpc, [0.0])
+            await opened.read()
+            number = net.post_round()
+            net.settle_slots()
+            address, real = account_of(net, number)
+            net.ledger.set_account(address, None)
+            net.settle_slots()
+            assert number not in {one.id for one in await opened.read()}
+            net.ledger.set_account(address, real)
+            net.settle_slots()
+            assert number in {one.id for one in await opened.read()}
+
+
+async def test_a_round_with_an_unusual_cid_is_found_at_the_first_look() -> None:
+    """Its later states are read anew; once over it is left alone."""
     async with local_chain() as net:
         number = net.post_round(cid=UNUSUAL_CID)
         net.settle_slots()
@@ -156,24 +206,32 @@ async def test_a_round_with_an_unusual_cid_is_found_and_followed() -> None:
             net.settle_slots()
             assert await chain.open_rounds() == []
             assert [one.id for one in await chain.rounds_with(RoundStatus.TRAINING)] == [number]
-            net.ledger.warp(7200)
-            net.run(v1.check_round(number, net.creator.pubkey()), net.creator)
-            net.settle_slots()
-            assert await chain.open_rounds() == []
-            rpc.calls.clear()
-            await chain.open_rounds()
-            assert rpc.calls == ["getProgramAccounts"] * 4
 
 
-async def test_an_endpoint_that_refuses_the_scan_still_serves_the_usual_rounds() -> None:
-    """The scan is a safety net: without it the rounds of the usual kind are told."""
+async def test_an_endpoint_that_refuses_slices_still_serves_the_usual_rounds() -> None:
+    """Looking for unusual rounds is a safety net: without it the usual ones are told."""
     async with local_chain() as net:
         number = net.post_round()
         net.settle_slots()
         async with CountingRpc(net.endpoints.rpc_url) as rpc:
-            rpc.refuse_scans = True
+            rpc.refuse_slices = True
             found = await SolanaChain(rpc, net.wallet.pubkey).open_rounds()
             assert [one.id for one in found] == [number]
+
+
+async def test_a_program_without_a_readable_counter_is_listed_each_time() -> None:
+    """Nothing is missed when the counter is of no use."""
+    async with local_chain() as net:
+        net.post_round()
+        address, _ = v1.counter_address()
+        real = net.ledger.account(address)
+        assert real is not None
+        net.ledger.set_account(address, dataclasses.replace(real, data=b"\0" * 9))
+        net.settle_slots()
+        async with CountingRpc(net.endpoints.rpc_url) as rpc:
+            opened = open_rounds(net, rpc, [0.0])
+            for _ in range(2):
+                assert len(await opened.read()) == 1
 
 
 async def test_many_rounds_are_read_in_few_calls() -> None:
