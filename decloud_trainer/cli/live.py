@@ -134,7 +134,11 @@ def progress_text(values: Mapping[str, Any]) -> str:
     if "epoch" in values and "epochs" in values:
         parts.append(f"epoch {values['epoch']}/{values['epochs']}")
     elif "stage" in values:
-        parts.append(str(values["stage"]))
+        parts.append(" ".join(filter(None, (values["stage"], values.get("file")))))
+    if values.get("done_bytes") is not None:
+        total = values.get("total_bytes")
+        of = f" of {total / 1e6:,.1f}" if total else ""
+        parts.append(f"{values['done_bytes'] / 1e6:,.1f}{of} MB")
     if values.get("batch") is not None and values.get("batches"):
         parts.append(f"batch {values['batch']}/{values['batches']}")
     if values.get("loss") is not None:

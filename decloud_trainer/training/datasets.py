@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.resources
-from collections.abc import Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -20,14 +22,20 @@ import filelock
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import decoded, formats
-from decloud_trainer.training.download import download
+from decloud_trainer.training.download import Meter, download, partial_bytes
 from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
-from decloud_trainer.training.results import DataInfo
+from decloud_trainer.training.results import DataInfo, Progress
 from decloud_trainer.training.samples import Dataset, Found
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.training.split import Split
+from decloud_trainer.training.transfer import PATIENCE, Patience
 
+log = logging.getLogger(__name__)
+
+DECODED = "decoded"
+# How long another process' download may stand still, and how often it's looked at.
 LOCK_TIMEOUT_S = 600
+WAIT_STEP_S = 0.5
 
 
 def find_format(path: Path) -> Found:
@@ -74,17 +82,36 @@ def _found(kind: str, splits: Mapping[str, Split]) -> Found:
     )
 
 
-def prepare(spec: DataSpec) -> DataInfo:
+def prepare(
+    spec: DataSpec,
+    progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    cache_bytes: int = 0,
+    patience: Patience = PATIENCE,
+) -> DataInfo:
     """Have the dataset decoded on this machine; downloads it when it is one that can be had.
+
+    Args:
+        progress: told of the download, about twice a second, and of the stages.
+        cache_bytes: what all decoded data may take; the longest unused goes first. 0 = no limit.
+        patience: with the network.
 
     Raises:
         DatasetUnavailable: it isn't here and can't be had.
     """
     if spec.path is None and spec.name in DOWNLOADED and not _splits(spec)[1]:
-        with _locked(files.make_private_dir(_downloads(spec)) / f"{spec.name}.lock", spec.name):
+        folder = _downloads(spec) / DOWNLOADED[spec.name]
+        meter = Meter(progress)
+        with _alone(files.make_private_dir(_downloads(spec)), spec.name, folder, meter):
             if not _splits(spec)[1]:  # no other process was faster
-                download(spec.name, _downloads(spec) / DOWNLOADED[spec.name])
-    return load(spec).info
+                download(spec.name, folder, meter, patience)
+    progress(Progress("data"))
+    dataset = load(spec)
+    if cache_bytes:
+        # What was just prepared is mapped, so it stays.
+        for entry in decoded.evict(spec.data_dir / DECODED, cache_bytes):
+            log.info("removed %s from the cache: %.0f MB", entry.stem, entry.bytes / 1e6)
+    return dataset.info
 
 
 def load(spec: DataSpec) -> Dataset:
@@ -96,18 +123,8 @@ def load(spec: DataSpec) -> Dataset:
     _, splits = _splits(spec)
     if not splits:
         raise _not_found(spec)
-    fingerprint = _fingerprint(splits)
-    folder = files.make_private_dir(spec.data_dir / "decoded")
-    transform = next(iter(splits.values())).transform
-    stem = f"{spec.name}-{fingerprint[:16]}-{transform}"
-    with _locked(folder / f"{stem}.lock", spec.name):
-        dataset = decoded.read(folder, stem, spec.name)
-        if dataset is None:
-            decoded.write(splits, folder, stem, spec.name, fingerprint)
-            dataset = decoded.read(folder, stem, spec.name)
-    if dataset is None:
-        raise DatasetUnavailable(f"the decoded {spec.name} in {folder} can't be read back")
-    return dataset
+    folder = files.make_private_dir(spec.data_dir / DECODED)
+    return decoded.load(splits, folder, spec.name, _fingerprint(splits))
 
 
 # --- where the files are --------------------------------------------------------------------
@@ -119,7 +136,7 @@ def _splits(spec: DataSpec) -> tuple[str, Mapping[str, Split]]:
         return formats.splits_in(spec.path, spec.name)
     if spec.name in PACKAGED:
         shipped = importlib.resources.files("decloud_trainer.data")
-        return formats.splits_in_package(shipped / spec.name)
+        return formats.splits_in_package(shipped.joinpath(PACKAGED[spec.name]))
     if spec.name in DOWNLOADED:
         return formats.splits_in(_downloads(spec) / DOWNLOADED[spec.name], spec.name)
     return "", {}
@@ -166,16 +183,25 @@ def _digest(file: Traversable) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
-    """One process at a time makes a dataset; the others wait for it."""
-    lock = filelock.FileLock(path, mode=0o600)
-    try:
-        lock.acquire(timeout=LOCK_TIMEOUT_S)
-    except filelock.Timeout as error:
-        raise DatasetUnavailable(
-            f"{name} has been prepared by another process for {LOCK_TIMEOUT_S} s ({path})",
-            hint="see whether that process still makes progress, then try again",
-        ) from error
+def _alone(downloads: Path, name: str, folder: Path, meter: Meter) -> Iterator[None]:
+    """One process at a time downloads a dataset; the others wait while it gets on."""
+    lock = filelock.FileLock(downloads / f"{name}.lock", mode=0o600)
+    seen, since = -1, time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=WAIT_STEP_S)
+            break
+        except filelock.Timeout as error:
+            arrived = partial_bytes(folder)
+            meter(name, arrived, None)
+            if arrived != seen:
+                seen, since = arrived, time.monotonic()
+            elif time.monotonic() - since > LOCK_TIMEOUT_S:
+                raise DatasetUnavailable(
+                    f"Dataset not found: another process has been at the download of {name} for "
+                    f"{LOCK_TIMEOUT_S} s without a new byte ({lock.lock_file})",
+                    hint="end that process, then try again",
+                ) from error
     try:
         yield
     finally:

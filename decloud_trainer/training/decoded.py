@@ -4,12 +4,24 @@ An entry is named by the dataset, the digest of its content and the transform. I
 32x32 after the resize, one channel for grey and three for colour: what follows in the network's
 preprocessing (three channels, to-tensor, normalise) can be done on whole batches with the same
 result to the byte.
+
+Each entry has a lock file. Who makes an entry or has it mapped shares the lock, until the last
+array is gone from memory or the process has ended, however that ended; who removes the entry must
+hold the lock alone. A second lock sees to it that one process at a time makes it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +29,155 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer import files
-from decloud_trainer.errors import DecloudError
+from decloud_trainer.errors import DatasetUnavailable, DecloudError
 from decloud_trainer.training.published import CLASSES
 from decloud_trainer.training.results import DataInfo
 from decloud_trainer.training.samples import SIDE, Dataset, Samples, check_shapes
 from decloud_trainer.training.split import Pixels, Split, unusable
+
+LOCK_TIMEOUT_S = 600.0
+_LOOK_S = 0.05
+_FILE = re.compile(
+    r"\.?(?P<stem>(?P<name>[a-z0-9]{1,40})-[0-9a-f]{16}-[A-Za-z0-9._-]{1,80}?)"
+    r"(-(train|test)-[a-z]+\.npy|\.json)(\..*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the cache holds of one dataset's content. `used` is in unix seconds."""
+
+    stem: str
+    name: str
+    bytes: int
+    used: float
+
+
+def load(splits: Mapping[str, Split], folder: Path, name: str, digest: str) -> Dataset:
+    """The dataset of the content `digest`, mapped; decoded first if it isn't there.
+
+    Raises:
+        DatasetUnavailable: a file is damaged, or has labels beyond the dataset's classes.
+        DecloudError: the disk is full.
+    """
+    stem = stem_of(splits, name, digest)
+    with _locked(folder / f"{stem}.lock", fcntl.LOCK_SH) as lock:
+        dataset = _read(folder, stem, name)
+        if dataset is None:
+            with _locked(folder / f"{stem}.making", fcntl.LOCK_EX):
+                if _read(folder, stem, name) is None:  # no other process was faster
+                    _write(splits, folder, stem, name, digest)
+            dataset = _read(folder, stem, name)
+        if dataset is None:
+            raise DatasetUnavailable(f"the decoded {name} in {folder} can't be read back")
+        _hold(dataset, lock)
+    # The order in which entries leave when there are too many.
+    os.utime(folder / f"{stem}.json")
+    return dataset
+
+
+def stem_of(splits: Mapping[str, Split], name: str, digest: str) -> str:
+    """What the file names of an entry start with."""
+    return f"{name}-{digest[:16]}-{next(iter(splits.values())).transform}"
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All that lies in the cache, the longest unused first; what was left half made, too."""
+    found: dict[str, Entry] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if (match := _FILE.fullmatch(path.name)) is None:
+            continue
+        try:
+            seen = path.stat()
+        except OSError:  # it has just been removed
+            continue
+        stem = match["stem"]
+        before = found.get(stem, Entry(stem, match["name"], 0, 0.0))
+        found[stem] = Entry(
+            stem, before.name, before.bytes + seen.st_size, max(before.used, seen.st_mtime)
+        )
+    return sorted(found.values(), key=lambda entry: (entry.used, entry.stem))
+
+
+def evict(folder: Path, limit_bytes: int, *, keep: str = "") -> list[Entry]:
+    """Remove the longest unused entries until the rest fits; never one that's mapped somewhere.
+
+    Args:
+        keep: the stem of an entry that stays in any case.
+    """
+    there = entries(folder)
+    total, removed = sum(entry.bytes for entry in there), []
+    for entry in there:
+        if total <= limit_bytes:
+            break
+        if entry.stem != keep and remove(folder, entry):
+            total -= entry.bytes
+            removed.append(entry)
+    return removed
+
+
+def remove(folder: Path, entry: Entry) -> bool:
+    """Whether the entry could be removed: it can't while it's made or mapped."""
+    try:
+        with _locked(folder / f"{entry.stem}.lock", fcntl.LOCK_EX, patience_s=0.0):
+            mine = [
+                path
+                for path in folder.iterdir()
+                if (match := _FILE.fullmatch(path.name)) and match["stem"] == entry.stem
+            ]
+            # The description first: without it the arrays are nothing.
+            for path in sorted(mine, key=lambda path: path.suffix != ".json"):
+                path.unlink(missing_ok=True)
+    except DatasetUnavailable:
+        return False
+    return True
+
+
+# --- locks ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int, patience_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
+    """The lock file's descriptor. Lock files stay: a removed one would be locked twice."""
+    give_up = time.monotonic() + patience_s
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise DecloudError(f"can't open {path}: {error.strerror}") from error
+    try:
+        while not _try_lock(path, handle, kind):
+            if time.monotonic() >= give_up:
+                raise DatasetUnavailable(
+                    f"another process has held {path} for {patience_s:.0f} s",
+                    hint="see whether that process still makes progress, then try again",
+                )
+            time.sleep(_LOOK_S)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _try_lock(path: Path, handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EINTR):
+            return False
+        raise DecloudError(
+            f"can't lock {path}: {error.strerror}", hint="put data_dir on a local disk"
+        ) from error
+    return True
+
+
+def _hold(dataset: Dataset, lock: int) -> None:
+    """Share the lock until the last of the arrays is unmapped: each has a copy of the handle."""
+    for samples in (dataset.train, dataset.test):
+        for array in (samples.inputs, samples.labels) if samples else ():
+            # The mapping, not the array: views of it and tensors keep it alive.
+            weakref.finalize(array.base, os.close, os.dup(lock)).atexit = False
+
+
+# --- files ----------------------------------------------------------------------------------
 
 
 def resize(images: Pixels) -> Pixels:
@@ -36,13 +192,8 @@ def resize(images: Pixels) -> Pixels:
     return resized
 
 
-def write(splits: Mapping[str, Split], folder: Path, stem: str, name: str, digest: str) -> None:
-    """Write the arrays, then the description: it stands only beside complete arrays.
-
-    Raises:
-        DatasetUnavailable: a file is damaged, or has labels beyond the dataset's classes.
-        DecloudError: the disk is full.
-    """
+def _write(splits: Mapping[str, Split], folder: Path, stem: str, name: str, digest: str) -> None:
+    """Write the arrays, then the description: it stands only beside complete arrays."""
     counts, classes = {"train": 0, "test": 0}, CLASSES.get(name, 0)
     modality = next(iter(splits.values())).modality
     for which, source in splits.items():
@@ -63,7 +214,7 @@ def write(splits: Mapping[str, Split], folder: Path, stem: str, name: str, diges
     files.write_atomic(folder / f"{stem}.json", json.dumps(info.to_json()).encode())
 
 
-def read(folder: Path, stem: str, name: str) -> Dataset | None:
+def _read(folder: Path, stem: str, name: str) -> Dataset | None:
     """The dataset in the cache; None when it isn't there or is damaged (then it's made anew)."""
     try:
         info = DataInfo.from_json(json.loads((folder / f"{stem}.json").read_bytes()))

@@ -1,90 +1,155 @@
-"""Published datasets through torchvision: its addresses, its checksums, its download.
+"""Published datasets: which files make one, and how they become a folder that can be read.
 
-What arrives goes into a folder of its own and takes its place in one step when it is whole. No
-archive is unpickled and none is unpacked but for the members that are wanted.
+torchvision has the addresses and checksums; the transfer is our own, since torchvision's can't be
+resumed. What arrives stays in ``.part`` until all of it is there, and takes its place in one step.
+No archive is unpickled and none is unpacked but for the members that are wanted.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import cifar, idx
-from decloud_trainer.training.published import TORCHVISION
+from decloud_trainer.training import cifar, idx, published_texts
+from decloud_trainer.training.published import TEXTS, TORCHVISION
+from decloud_trainer.training.results import Progress
+from decloud_trainer.training.transfer import PATIENCE, File, Patience, Report, fetch
 
-# Without it a host that stops answering would be waited for without end.
-SILENCE_S = 60
+PART = ".part"
+TELL_EVERY_S = 0.5
 MAX_MEMBER_BYTES = 256 * 1024**2
 
 
-def download(name: str, folder: Path) -> None:
-    """Have the dataset `name` in `folder`.
+def download(name: str, folder: Path, report: Report, patience: Patience = PATIENCE) -> None:
+    """Have the dataset `name` in `folder`. Only one process at a time may do it.
+
+    Being interrupted loses nothing: the next call goes on from what is there.
+
+    Args:
+        report: called with (file, bytes there, bytes in all or None) whenever some have arrived.
 
     Raises:
         DatasetUnavailable: it can't be had; says why.
     """
+    part = files.make_private_dir(folder / PART)
+    try:
+        arrived = _unpack(name, _fetch_all(name, part, report, patience))
+        target = folder / arrived.name
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(arrived, target)
+    except DatasetUnavailable as error:
+        raise DatasetUnavailable(
+            error.message,
+            hint=error.hint
+            or "check the connection: a next try goes on from what has arrived. Or use files of"
+            f" your own: decloud-trainer config --add-path {name}:/path/to/its/folder",
+        ) from error
+    except OSError as error:
+        raise DatasetUnavailable(
+            f"Dataset not found: {name} can't be written to {folder}: {error.strerror}",
+            hint="free some space",
+        ) from error
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _fetch_all(name: str, part: Path, report: Report, patience: Patience) -> list[Path]:
+    """The files of the dataset, all from the first source that has all of them."""
+    sources = published_texts.sources(name) if name in TEXTS else [published_files(name)]
+    failed: list[DatasetUnavailable] = []
+    for wanted in sources:
+        try:
+            return [fetch(file, part, report, patience) for file in wanted]
+        except DatasetUnavailable as error:
+            failed.append(error)
+    told = "; ".join(error.message.removeprefix("Dataset not found: ") for error in failed)
+    raise DatasetUnavailable(f"Dataset not found: {told}", hint=failed[-1].hint) from failed[-1]
+
+
+def published_files(name: str) -> tuple[File, ...]:
+    """All files of a published dataset of images.
+
+    Raises:
+        DatasetUnavailable: torchvision, which knows, can't be used.
+    """
     try:
         # Late and guarded: a torchvision built for another torch fails on import.
         import torchvision
-        from torchvision.datasets.utils import download_url
     except (ImportError, RuntimeError) as error:
         raise DatasetUnavailable(
             f"Dataset not found: {name} needs torchvision for its download: {error}",
             hint="install the torchvision release that belongs to your torch",
         ) from error
-    published = getattr(torchvision.datasets, TORCHVISION[name])
-    part = files.make_private_dir(folder) / ".part"
-    shutil.rmtree(part, ignore_errors=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE_S)
-    try:
-        part.mkdir()
-        arrived = _fetch(name, published, download_url, part)
-        target = folder / arrived.name
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(arrived, target)
-    except (RuntimeError, URLError, OSError, zipfile.BadZipFile) as error:
-        raise DatasetUnavailable(
-            f"Dataset not found: {name} could not be downloaded: {error}",
-            hint="check the connection, or use files of your own: "
-            f"decloud-trainer config --add-path {name}:/path/to/its/folder",
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _fetch(name: str, published: Any, download_url: Any, part: Path) -> Path:
-    """Download into `part`; the folder there that is then whole."""
+    known: Any = getattr(torchvision.datasets, TORCHVISION[name])
     if name in ("cifar10", "cifar100"):
-        archive = part / published.filename
-        download_url(published.url, part, archive.name, published.tgz_md5)
-        return _unpack_cifar(archive)
+        return (File(known.filename, (known.url,), f"md5:{known.tgz_md5}"),)
     if name == "emnist":
-        download_url(published.url, part, "gzip.zip", published.md5)
-        return _unpack_emnist(part / "gzip.zip")
+        return (File("gzip.zip", (known.url,), f"md5:{known.md5}"),)
     if name == "svhn":
-        for split in ("train", "test"):
-            url, file, md5 = published.split_list[split]
-            download_url(url, part / "raw", file, md5)
-        return part / "raw"
-    for train in (True, False):
-        published(root=str(part), train=train, download=True)
-    return part / TORCHVISION[name] / "raw"
+        rows = (known.split_list[split] for split in ("train", "test"))
+        return tuple(File(file, (url,), f"md5:{md5}") for url, file, md5 in rows)
+    return tuple(
+        File(file, tuple(mirror + file for mirror in known.mirrors), f"md5:{md5}")
+        for file, md5 in known.resources
+    )
+
+
+class Meter:
+    """A download's progress, told about twice a second, with the time that is left."""
+
+    def __init__(
+        self, tell: Callable[[Progress], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tell, self._clock = tell, clock
+        self._name, self._began, self._start, self._told = "", 0.0, 0, 0.0
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        now = self._clock()
+        if name != self._name:
+            self._name, self._began, self._start = name, now, done
+        elif now - self._told < TELL_EVERY_S and done != total:
+            return
+        self._told = now
+        rate = (done - self._start) / max(now - self._began, 1e-9)
+        left = None if total is None or rate <= 0 else round((total - done) / rate, 1)
+        self._tell(Progress("download", file=name, done_bytes=done, total_bytes=total, eta_s=left))
+
+
+def partial_bytes(folder: Path) -> int:
+    """How much of a download that isn't whole lies in `folder`."""
+    total = 0
+    for parent, _, names in os.walk(folder / PART):
+        for each in names:
+            try:
+                total += os.stat(os.path.join(parent, each)).st_size
+            except OSError:  # it has just moved away
+                continue
+    return total
+
+
+def _unpack(name: str, arrived: list[Path]) -> Path:
+    """The folder, beside the files, that the dataset is read from."""
+    if name in ("cifar10", "cifar100"):
+        return _unpack_cifar(arrived[0])
+    if name == "emnist":
+        return _unpack_emnist(arrived[0])
+    folder = _empty(arrived[0].with_name("raw"))
+    for file in arrived:
+        # A copy by name: interrupted here, the file needn't be fetched again.
+        os.link(file, folder / file.name)
+    return folder
 
 
 def _unpack_cifar(archive: Path) -> Path:
     layout = next(each for each in cifar.LAYOUTS if each.archive == archive.name)
     names = [name for members in layout.members.values() for name in members]
-    folder = archive.with_name(layout.folder)
-    folder.mkdir()
+    folder = _empty(archive.with_name(layout.folder))
     for name, data in cifar.read_archive(archive, layout, names).items():
         (folder / name).write_bytes(data)
     return folder
@@ -92,14 +157,24 @@ def _unpack_cifar(archive: Path) -> Path:
 
 def _unpack_emnist(archive: Path) -> Path:
     """Of the archive's six ways to split, the network's: "balanced"."""
-    folder = archive.with_name("raw")
+    folder = _empty(archive.with_name("raw"))
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                name = Path(info.filename).name
+                if not name.startswith("emnist-balanced-") or not name.endswith("-ubyte.gz"):
+                    continue
+                if info.file_size > MAX_MEMBER_BYTES:
+                    raise idx.bad(archive / name, f"it has {info.file_size:,} bytes")
+                (folder / name).write_bytes(packed.read(info))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DatasetUnavailable(
+            f"Dataset not found: {archive.name} is no usable archive: {error}"
+        ) from error
+    return folder
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with zipfile.ZipFile(archive) as packed:
-        for info in packed.infolist():
-            name = Path(info.filename).name
-            if not name.startswith("emnist-balanced-") or not name.endswith("-ubyte.gz"):
-                continue
-            if info.file_size > MAX_MEMBER_BYTES:
-                raise idx.bad(archive / name, f"it has {info.file_size:,} bytes")
-            (folder / name).write_bytes(packed.read(info))
     return folder

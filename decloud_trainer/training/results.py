@@ -130,13 +130,14 @@ class Progress:
     """Where a run stands; a field that doesn't apply, or isn't known yet, is None.
 
     Attributes:
-        stage: ``load``, ``data``, ``baseline``, ``train`` or ``preview``.
+        stage: ``download``, ``load``, ``data``, ``baseline``, ``train`` or ``preview``.
         epoch, batch: from 1; `epochs` and `batches` are the totals planned now.
         loss: mean of the epoch so far.
         accuracy: percent, of the epoch so far.
         learning_rate: of the next step.
         validation: percent, of the best state so far, on the held-out part of the training data.
         memory_bytes: what this process holds, or what torch holds on the GPU.
+        file, done_bytes, total_bytes: a download's.
     """
 
     stage: str
@@ -151,6 +152,9 @@ class Progress:
     learning_rate: float | None = None
     validation: float | None = None
     memory_bytes: int | None = None
+    file: str | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
 
     def to_json(self) -> Json:
         """Only the fields that are known."""

@@ -191,13 +191,22 @@ class InspectSpec:
 
 @dataclass(frozen=True, slots=True)
 class PrepareSpec:
-    """Have a dataset on this machine, decoded; the only kind that may use the network."""
+    """Have a dataset on this machine, decoded; the only kind that may use the network.
+
+    Attributes:
+        cache_bytes: what all decoded data may take on the disk; 0 = no limit.
+    """
 
     data: DataSpec
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        whole("cache_bytes", self.cache_bytes, 0, 2**50)
 
     @classmethod
     def from_json(cls, data: object) -> PrepareSpec:
-        return cls(DataSpec.from_json(fields(cls, data)["data"]))
+        given = fields(cls, data)
+        return cls(**{**given, "data": DataSpec.from_json(given["data"])})
 
     def to_json(self) -> Json:
         return as_json(self)  # type: ignore[no-any-return]

@@ -126,8 +126,8 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
     if isinstance(spec, PrepareSpec):
         from decloud_trainer.training import datasets
 
-        events.progress(Progress("data"))
-        return datasets.prepare(spec.data).to_json()
+        prepared = datasets.prepare(spec.data, events.progress, cache_bytes=spec.cache_bytes)
+        return prepared.to_json()
 
     # Threads that wait for each other by spinning stall for whole time slices when another program
     # wants the same cores: 20 times slower was seen. Read by the OpenMP library when it is loaded.
