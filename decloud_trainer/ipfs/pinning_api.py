@@ -20,7 +20,7 @@ from decloud_trainer.ipfs.http import check_base_url
 from decloud_trainer.ipfs.kubo import Kubo
 from decloud_trainer.ipfs.uploads import UPLOAD_READ_S, PinClient, Usage, check_secret
 
-_LOOK_S = 1.0  # between two looks at a pin's state
+_LOOK_S, _LONGEST_LOOK_S = 0.1, 3.0  # between two looks at a pin's state: ever longer
 _MAX_NAME = 255
 
 
@@ -84,14 +84,16 @@ class PinningApi:
         cid = node.pin(path, name, stop=stop, answer_s=answer_s)
         status = self._request(node, cid, name)
         node.connect(status.get("delegates"))
+        pause_s = _LOOK_S
         while (state := _state(status, cid)) != "pinned":
             if state not in ("queued", "pinning"):
                 said = self._client.printable(str(status.get("info") or state or "nothing usable"))
                 raise PinError(f"the pinning API did not pin {cid}: {said}")
             if time.monotonic() > until:
                 raise PinError(f"the pinning API has {cid} still {state} after {answer_s:.0f} s")
-            if stop.wait(_LOOK_S):
+            if stop.wait(pause_s):
                 raise PinError("the upload was stopped")
+            pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
             request = quote(str(status.get("requestid"))[:200], safe="")
             status = self._client.call("GET", f"{self._url}/pins/{request}")
         return cid

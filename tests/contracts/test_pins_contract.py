@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from decloud_trainer.errors import (
 )
 from decloud_trainer.ipfs.cid import file_cid, folder_cid
 from decloud_trainer.ipfs.gateways import Gateways
+from decloud_trainer.ipfs.kubo import Kubo
 from decloud_trainer.ipfs.pinning import PinataLegacy, PinataV3
+from decloud_trainer.ipfs.pinning_api import PinningApi
 from decloud_trainer.ipfs.pins import IpfsPins, PinService
 from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import PinStore
@@ -46,6 +49,14 @@ def legacy(url: str, secret: str | None = None) -> PinService:
     return PinataLegacy("localnet-key", secret or "localnet-secret", api_url=url)
 
 
+def kubo(url: str, secret: str | None = None) -> PinService:
+    return Kubo(url, secret or "localnet-jwt")
+
+
+def pinning_api(url: str, secret: str | None = None) -> PinService:
+    return PinningApi(f"{url}/psa", secret or "localnet-jwt", Kubo(url))
+
+
 @pytest.fixture
 def faults() -> Faults:
     return Faults()
@@ -57,7 +68,7 @@ def url(tmp_path: Path, faults: Faults) -> Iterator[str]:
         yield base
 
 
-@pytest.fixture(params=[v3, legacy], ids=["v3", "legacy"])
+@pytest.fixture(params=[v3, legacy, kubo, pinning_api], ids=["v3", "legacy", "kubo", "psa"])
 def service(request: pytest.FixtureRequest) -> Callable[..., PinService]:
     return request.param
 
@@ -156,20 +167,36 @@ async def test_a_service_that_is_down_is_worth_another_try(
 async def test_wrong_credentials_are_final(
     url: str, service: Callable[..., PinService], gradient: Path
 ) -> None:
-    """401 names the settings to look at, and no secret."""
+    """401 or 403 names the settings to look at, and no secret."""
     wrong = service(url, "wr0ng-secret")
-    with pytest.raises(PinRefused, match=r"Failed to upload gradients.*401") as caught:
+    with pytest.raises(PinRefused, match=r"Failed to upload gradients.*40[13]") as caught:
         await IpfsPins(Gateways([url]), [wrong]).pin(gradient, name="g")
-    assert "pinata_" in caught.value.hint
-    with pytest.raises(PinRefused, match="401"):
+    assert re.search("check the settings (pinata|kubo|pinning)_", caught.value.hint)
+    with pytest.raises(PinRefused, match=r"40[13]"):
         wrong.check()
     texts = [str(caught.value), caught.value.hint, repr(caught.value), repr(wrong)]
     assert not [text for text in texts for secret in SECRETS if secret in text]
 
 
 def test_right_credentials_pass_the_check(url: str, service: Callable[..., PinService]) -> None:
-    """`check` is quiet when all is well."""
+    """`check` is quiet when all is well, and the account can be asked what it holds."""
     service(url).check()
+    usage = service(url).usage()
+    assert usage is not None
+    assert (usage.files or 0) == (usage.bytes or 0) == 0
+
+
+async def test_a_service_confirms_what_it_has_and_nothing_else(
+    url: str, service: Callable[..., PinService], gradient: Path, faults: Faults
+) -> None:
+    """Before the pin, when it is down, and for a stranger there is no confirmation."""
+    cid = str(file_cid(gradient, 1))
+    assert not service(url).confirms(cid)
+    assert service(url).pin(gradient, "g") == cid
+    assert service(url).confirms(cid)
+    assert not service(url, "wr0ng-secret").confirms(cid)
+    faults.active.add("pin_down")
+    assert not service(url).confirms(cid)
 
 
 async def test_without_a_service_pinning_says_what_to_set(url: str, gradient: Path) -> None:
