@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -104,3 +106,23 @@ def _cgroup_limits() -> list[int]:
         except (OSError, ValueError):  # the root has none; "max" is no limit
             continue
     return limits
+
+
+def used_bytes(device: Device) -> int | None:
+    """What training holds now: torch's memory on a GPU, else all of this process; None where the
+    system doesn't tell."""
+    if device.torch.type == "cuda":
+        return int(torch.cuda.memory_reserved(device.torch))
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes(device: Device) -> int:
+    """The most that it has held so far."""
+    if device.torch.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device.torch))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # the one counts bytes, others KiB
