@@ -402,7 +402,6 @@ async def open_trainer(
         clock = ChainClock(rpc)
         await clock.refresh()
         stack.callback(asyncio.create_task(rpc.keep_probing()).cancel)
-        stack.callback(asyncio.create_task(clock.keep_refreshing()).cancel)
         scope = Scope(await rpc.genesis_hash(), str(program), wallet.pubkey)
         journal = JournalThread(journal_path(), clock=clock.now)
         stack.callback(journal.close)
@@ -436,18 +435,20 @@ async def open_trainer(
             on_progress=on_progress,
         )
         followed: set[int] = set()
+        watch = RoundWatch(
+            chain,
+            where.ws_urls,
+            program=program,
+            follow=lambda: tuple(followed),
+            pace=WatchPace(poll_interval_s=settings.poll_interval),
+        )
+        stack.callback(asyncio.create_task(clock.keep_refreshing(watch.look_again)).cancel)
         yield Trainer(
             settings=settings,
             wallet=wallet,
             chain=chain,
             engine=Engine(parts, lifecycle.V1, on_event),
-            watch=RoundWatch(
-                chain,
-                where.ws_urls,
-                program=program,
-                follow=lambda: tuple(followed),
-                pace=WatchPace(poll_interval_s=settings.poll_interval),
-            ),
+            watch=watch,
             followed=followed,
             scope=scope,
             generation=await _described(generation),
