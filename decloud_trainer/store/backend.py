@@ -38,6 +38,10 @@ class Backend(Protocol):
     whether its effect took place.
     """
 
+    @property
+    def keeps_others_out(self) -> bool:
+        """Whether `exclusive` does."""
+
     def read(self, key: str) -> bytes | None:
         """The key's bytes; None if there are none."""
 
@@ -65,6 +69,8 @@ class Folder:
         ConflictError: other writers held the chain for a minute.
         StoreUnavailable: the file system refuses; says why.
     """
+
+    keeps_others_out = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -141,6 +147,10 @@ class Retrying:
     def __init__(self, inner: Backend, sleep: Callable[[float], None] = time.sleep) -> None:
         self._inner = inner
         self._sleep = sleep
+
+    @property
+    def keeps_others_out(self) -> bool:
+        return self._inner.keeps_others_out
 
     def read(self, key: str) -> bytes | None:
         return self._patiently(lambda: self._inner.read(key))

@@ -3,6 +3,10 @@
 HEAD holds the newest version's record itself. A commit first files the record that it replaces
 under its number, then swaps HEAD. So a version is there with one swap or not at all, and a filed
 record is always one that was accepted.
+
+A garbage collection must not meet a commit that counts on what it is about to remove. In a folder
+a lock keeps the two apart; in a bucket the collection marks HEAD first, whereupon every commit
+that is under way loses its swap and a new one is refused until the mark is gone.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ Buffer = bytes | memoryview
 
 HEAD = "HEAD"
 TAGS = "tags.json"
+_COLLECTING = b"collecting "
 # Neighbours smaller than this share a blob: a request each would cost more than they do.
 SMALL_PIECE = 64 * 1024
 MAX_JOINED = 1024 * 1024
@@ -146,6 +151,11 @@ class Store:
         with self.backend.exclusive():
             old = self.backend.read(HEAD)
             head = None if old is None else self._version(old, HEAD)
+            if old is not None and split_mark(old)[1] is not None:
+                raise ConflictError(
+                    f"a garbage collection of {self.where} is under way",
+                    hint="wait for its end; if it was broken off, run `store gc` again",
+                )
             if onto != "head" and head != onto:
                 raise self._conflict(head)
             if head is not None and head.counter >= MAX_COUNTER:
@@ -224,7 +234,8 @@ class Store:
 
     def _version(self, data: bytes, key: str) -> Version:
         where = f"{key} of {self.where}"
-        return Version.from_bytes(unsealed(data, where), where)
+        record = split_mark(data)[0] if key == HEAD else data
+        return Version.from_bytes(unsealed(record, where), where)
 
     def _counter(self, name: str | int) -> int:
         if isinstance(name, int):
@@ -312,6 +323,19 @@ def joined(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
             small.append(data)
     if small:
         yield b"".join(small)
+
+
+def marked(head: bytes, began: float) -> bytes:
+    """HEAD's bytes with the mark of a garbage collection that began at that unix second."""
+    return head + _COLLECTING + str(int(began)).encode() + b"\n"
+
+
+def split_mark(head: bytes) -> tuple[bytes, int | None]:
+    """HEAD's bytes without a mark, and when the collection that set it began; None without one."""
+    plain, mark, rest = head.rpartition(_COLLECTING)
+    if mark and plain.endswith(b"\n") and rest[:-1].isdigit() and rest.endswith(b"\n"):
+        return plain, int(rest)
+    return head, None
 
 
 def record_key(counter: int) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from decloud_trainer.errors import SettingsError
-from decloud_trainer.store.chain import Store, blob_key
+from decloud_trainer.errors import ConflictError, SettingsError
+from decloud_trainer.store.chain import HEAD, Store, blob_key, marked, split_mark
 from decloud_trainer.store.version import Version
 
 # A blob that no version names may belong to a commit that is under way.
@@ -67,7 +68,7 @@ def collect(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
     Raises:
         as `plan`.
     """
-    with store.backend.exclusive():
+    with store.backend.exclusive(), _no_commits(store):
         found = plan(store, keep, protect)
         for version in found.versions:
             # First: a content that is partly gone must not look like a damaged one.
@@ -75,3 +76,28 @@ def collect(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
         for key in found.blobs:
             store.backend.delete(key)
     return found
+
+
+@contextlib.contextmanager
+def _no_commits(store: Store) -> Iterator[None]:
+    """Mark HEAD where no lock keeps commits out. A mark that is old is a collection's that was
+    broken off: what that one was about to do, this one does."""
+    head = store.backend.read(HEAD)
+    if store.backend.keeps_others_out or head is None:
+        yield
+        return
+    plain, began = split_mark(head)
+    now = store.now().timestamp()
+    if began is not None and now - began < YOUNG_S:
+        raise ConflictError(
+            f"another garbage collection of {store.where} has been under way for "
+            f"{(now - began) / 60:.0f} minutes",
+            hint="if it was broken off, it can be taken over an hour after its start",
+        )
+    mine = marked(plain, now)
+    if not store.backend.swap(HEAD, head, mine):
+        raise ConflictError(f"{store.where} was just committed to", hint="try again")
+    try:
+        yield
+    finally:
+        store.backend.swap(HEAD, mine, plain)
