@@ -26,12 +26,13 @@ def splits_in(path: Path, name: str = "") -> tuple[str, Mapping[str, Split]]:
         DatasetUnavailable: it can't be read, or its files are damaged.
     """
     try:
-        if path.is_file():
-            return _in_place(path, name)
-        for folder in _places(path, name):
-            found = _in_place(folder, name)
-            if found[1]:
-                return found
+        places = [path] if path.is_file() else _places(path, name)
+        # Images first, wherever they are: beside them there may be tables that mean nothing.
+        for look in (_images_in, _labelled_in):
+            for place in places:
+                found = look(place, name)
+                if found[1]:
+                    return found
     except OSError as error:
         raise DatasetUnavailable(f"can't read the folder {path}: {error.strerror}") from error
     return "", {}
@@ -54,7 +55,11 @@ def _places(path: Path, name: str) -> list[Path]:
     return [*named, path, path / "raw", path / "gzip", *rest]
 
 
-def _in_place(place: Path, name: str) -> tuple[str, Mapping[str, Split]]:
+def _labelled_in(place: Path, _: str) -> tuple[str, Mapping[str, Split]]:
+    return labelled.find_splits(place)
+
+
+def _images_in(place: Path, name: str) -> tuple[str, Mapping[str, Split]]:
     if place.is_dir():
         if found := idx.find_splits(place):
             return "idx", found
@@ -66,4 +71,4 @@ def _in_place(place: Path, name: str) -> tuple[str, Mapping[str, Split]]:
         return "numpy", pairs
     if place.is_dir() and (images := folders.find_splits(place)):
         return "folders", images
-    return labelled.find_splits(place)
+    return "", {}

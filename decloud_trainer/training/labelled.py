@@ -95,6 +95,8 @@ def _tables(place: Path) -> dict[str, Traversable]:
     """Split -> its table, by the files' names; a single table of another name is both ("")."""
     if place.is_file():
         return {"": place} if place.suffix in SUFFIXES else {}
+    if not place.is_dir():
+        return {}
     files = sorted(f for f in place.iterdir() if f.suffix in SUFFIXES and f.is_file())
     named = _by_split({file.stem.lower(): file for file in files})
     if "train" in named:
