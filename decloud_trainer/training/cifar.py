@@ -84,6 +84,22 @@ LAYOUTS = (
 )
 
 
+class Archive:
+    """A .tar.gz whose members are unpacked once for all splits and questions. They stay in memory
+    until they are taken for decoding, at most as long as a split of theirs lives."""
+
+    def __init__(self, file: Path, layout: Layout) -> None:
+        self._file, self._layout = file, layout
+        self._members: dict[str, bytes] = {}
+
+    def member(self, name: str, *, take: bool) -> bytes:
+        """Its bytes; `take` for the last time. Raises like `read_archive`."""
+        if name not in self._members:
+            names = [each for split in self._layout.members.values() for each in split]
+            self._members = read_archive(self._file, self._layout, names)
+        return self._members.pop(name) if take else self._members[name]
+
+
 @dataclass(frozen=True, slots=True)
 class CifarSplit(ImageSplit):
     """The batches of a split, in `place`: their folder, or the archive with it."""
@@ -91,6 +107,7 @@ class CifarSplit(ImageSplit):
     layout: Layout
     place: Path
     names: tuple[str, ...]
+    archive: Archive | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -103,25 +120,22 @@ class CifarSplit(ImageSplit):
         return " ".join((self.layout.folder, *self.names))
 
     def summary(self) -> Summary:
-        labels = np.concatenate([labels for _, labels in self._batches()])
+        labels = np.concatenate([labels for _, labels in self._batches(take=False)])
         return Summary(len(labels), int(labels.max()) + 1, side=32, channels=3)
 
     def read(self) -> tuple[Pixels, Labels]:
-        batches = list(self._batches())
+        batches = list(self._batches(take=True))
         rows = np.concatenate([rows for rows, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
         # Each row is a plane of red, one of green, one of blue.
         images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(images), labels
 
-    def _batches(self) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
-        if self.place.is_dir():
-            for file in self.files:
-                yield self._batch(_read_file(file), file)
-            return
-        found = read_archive(self.place, self.layout, self.names)
+    def _batches(self, *, take: bool) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         for name in self.names:
-            yield self._batch(found.pop(name), self.place / name)
+            file = self.place / name
+            data = self.archive.member(name, take=take) if self.archive else _read_file(file)
+            yield self._batch(data, file)
 
     def _batch(self, data: bytes, file: Path) -> tuple[NDArray[np.uint8], Labels]:
         if self.layout.label_bytes:
@@ -146,8 +160,9 @@ def find_splits(folder: Path, name: str = "") -> dict[str, CifarSplit]:
                 return splits
         for archive in (folder / layout.archive, folder):
             if archive.is_file() and archive.name == layout.archive:
+                packed = Archive(archive, layout)
                 return {
-                    split: CifarSplit(layout, archive, names)
+                    split: CifarSplit(layout, archive, names, packed)
                     for split, names in layout.members.items()
                 }
     return {}

@@ -12,8 +12,10 @@ import contextlib
 import hashlib
 import importlib.resources
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -21,8 +23,8 @@ import filelock
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import decoded, formats
-from decloud_trainer.training.download import Meter, download, partial_bytes
+from decloud_trainer.training import decoded, formats, remembered
+from decloud_trainer.training.download import PART, Meter, bytes_in, download
 from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
 from decloud_trainer.training.results import DataInfo, Progress
 from decloud_trainer.training.samples import Dataset, Found
@@ -32,7 +34,7 @@ from decloud_trainer.training.transfer import PATIENCE, Patience
 
 log = logging.getLogger(__name__)
 
-DECODED = "decoded"
+DOWNLOADS, DECODED = "downloads", "decoded"
 # How long another process' download may stand still, and how often it's looked at.
 LOCK_TIMEOUT_S = 600
 WAIT_STEP_S = 0.5
@@ -62,7 +64,10 @@ def find(spec: DataSpec) -> Found | None:
         DatasetUnavailable: its files are damaged or don't fit together.
     """
     kind, splits = _splits(spec)
-    return _found(kind, splits) if splits else None
+    if not splits:
+        return None
+    note = spec.data_dir / "found" / f"{spec.name}.json"
+    return remembered.found(note, kind, splits, lambda: _found(kind, splits))
 
 
 def _found(kind: str, splits: Mapping[str, Split]) -> Found:
@@ -127,6 +132,63 @@ def load(spec: DataSpec) -> Dataset:
     return decoded.load(splits, folder, spec.name, _fingerprint(splits))
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What our own folder holds of a dataset, in bytes: its download, whole or begun, and what was
+    decoded. The user's folders don't count."""
+
+    downloaded: int
+    decoded: int
+
+
+def kept(data_dir: Path) -> dict[str, Kept]:
+    """Of every dataset that takes space, by name."""
+    downloads = {
+        name: bytes_in(data_dir / DOWNLOADS / folder) for name, folder in DOWNLOADED.items()
+    }
+    arrays: dict[str, int] = {}
+    for entry in decoded.entries(data_dir / DECODED):
+        arrays[entry.name] = arrays.get(entry.name, 0) + entry.bytes
+    found = {
+        name: Kept(downloads.get(name, 0), arrays.get(name, 0))
+        for name in sorted({*downloads, *arrays})
+    }
+    return {name: each for name, each in found.items() if each.downloaded or each.decoded}
+
+
+def remove(data_dir: Path, name: str) -> Kept:
+    """Free what `kept` counts of a dataset; says how much that was.
+
+    Raises:
+        DatasetUnavailable: it's being downloaded or used; what isn't used has been removed.
+    """
+    decoded_bytes, used = 0, False
+    for entry in decoded.entries(data_dir / DECODED):
+        if entry.name == name:
+            removed = decoded.remove(data_dir / DECODED, entry)
+            decoded_bytes += entry.bytes if removed else 0
+            used = used or not removed
+    if used:
+        raise DatasetUnavailable(
+            f"{name} is in use by a training", hint="try again when it has ended"
+        )
+    folder = data_dir / DOWNLOADS / DOWNLOADED.get(name, f"{name}-none")
+    if not folder.is_dir():
+        return Kept(0, decoded_bytes)
+    lock = filelock.FileLock(data_dir / DOWNLOADS / f"{name}.lock", mode=0o600)
+    try:
+        with lock.acquire(timeout=0):
+            downloaded = bytes_in(folder)
+            shutil.rmtree(folder)
+    except filelock.Timeout as error:
+        raise DatasetUnavailable(
+            f"{name} is being downloaded", hint="stop the daemon, or wait for it"
+        ) from error
+    except OSError as error:
+        raise DatasetUnavailable(f"can't remove {folder}: {error.strerror}") from error
+    return Kept(downloaded, decoded_bytes)
+
+
 # --- where the files are --------------------------------------------------------------------
 
 
@@ -143,7 +205,7 @@ def _splits(spec: DataSpec) -> tuple[str, Mapping[str, Split]]:
 
 
 def _downloads(spec: DataSpec) -> Path:
-    return spec.data_dir / "downloads"
+    return spec.data_dir / DOWNLOADS
 
 
 def _not_found(spec: DataSpec) -> DatasetUnavailable:
@@ -192,7 +254,7 @@ def _alone(downloads: Path, name: str, folder: Path, meter: Meter) -> Iterator[N
             lock.acquire(timeout=WAIT_STEP_S)
             break
         except filelock.Timeout as error:
-            arrived = partial_bytes(folder)
+            arrived = bytes_in(folder / PART)
             meter(name, arrived, None)
             if arrived != seen:
                 seen, since = arrived, time.monotonic()

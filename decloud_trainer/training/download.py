@@ -121,10 +121,10 @@ class Meter:
         self._tell(Progress("download", file=name, done_bytes=done, total_bytes=total, eta_s=left))
 
 
-def partial_bytes(folder: Path) -> int:
-    """How much of a download that isn't whole lies in `folder`."""
+def bytes_in(folder: Path) -> int:
+    """Of all files below."""
     total = 0
-    for parent, _, names in os.walk(folder / PART):
+    for parent, _, names in os.walk(folder):
         for each in names:
             try:
                 total += os.stat(os.path.join(parent, each)).st_size
