@@ -128,6 +128,9 @@ class Settings:
         {}, MAPPINGS, "Requested dataset to the one trained on instead"
     )
     dataset_paths: dict[str, str] = _setting({}, PATHS, "Dataset to the folder that holds it")
+    dataset_cache_gb: float = _setting(
+        10.0, number(0, 100_000), "Disk space for decoded datasets in GB; 0: unlimited"
+    )
 
     epochs: int = _setting(1, count(1, 10_000), "Training epochs per round")
     batch_size: int = _setting(32, count(1, 65_536), "Training batch size")

@@ -219,11 +219,16 @@ def pin_services_of(settings: Settings) -> list[PinService]:
     return [found[name] for name in settings.pin_services or found]
 
 
+def datasets_dir() -> Path:
+    """Downloads and decoded data."""
+    return cache_dir() / "datasets"
+
+
 def data_specs(settings: Settings) -> dict[str, dict[str, Any]]:
     """Dataset key -> data spec of the training core, for all that can be trained here."""
     from decloud_trainer.training.published import CLASSES
 
-    data_dir = str(cache_dir() / "datasets")
+    data_dir = str(datasets_dir())
     paths = {
         dataset_key(name): str(Path(path).expanduser().resolve())
         for name, path in settings.dataset_paths.items()
@@ -277,7 +282,13 @@ def plan_of(settings: Settings) -> TrainingPlan:
         threads=settings.threads,
         apply_scale=CONVENTIONS[convention],
         dtype=settings.gradient_dtype,
+        dataset_cache_bytes=cache_bytes(settings),
     )
+
+
+def cache_bytes(settings: Settings) -> int:
+    """What decoded datasets may take on the disk; 0 = no limit."""
+    return int(settings.dataset_cache_gb * 1e9)
 
 
 def program_of(settings: Settings) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from decloud_trainer.chain import v1
@@ -10,11 +11,11 @@ from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.names import dataset_key
-from decloud_trainer.training.datasets import find
+from decloud_trainer.training.datasets import Kept, find, kept
 from decloud_trainer.training.published import DOWNLOADED, PACKAGED
 from decloud_trainer.training.samples import Found
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.wiring import data_specs
+from decloud_trainer.wiring import data_specs, datasets_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class LocalData:
         path: the user's folder, for ``path``.
         found: what is there, None for nothing.
         problem: why what is there can't be used.
+        downloaded_bytes, decoded_bytes: what our own copies take on the disk.
     """
 
     key: str
@@ -40,6 +42,12 @@ class LocalData:
     path: str
     found: Found | None
     problem: str
+    downloaded_bytes: int = 0
+    decoded_bytes: int = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.downloaded_bytes + self.decoded_bytes
 
     @property
     def is_ready(self) -> bool:
@@ -61,6 +69,8 @@ class LocalData:
             "source": self.source,
             "path": self.path,
             "problem": self.problem,
+            "downloaded_bytes": self.downloaded_bytes,
+            "decoded_bytes": self.decoded_bytes,
         } | ({} if self.found is None else asdict(self.found))
 
 
@@ -73,7 +83,15 @@ def all_data(settings: Settings) -> list[LocalData]:
     """Every dataset of the network, then those that only this machine knows."""
     own = {*data_specs(settings), *settings.dataset_mappings, *settings.dataset_paths}
     keys = [*network_names(), *sorted(own - set(network_names()))]
-    return [local_data(settings, key) for key in keys]
+    there = kept(datasets_dir())
+    return [_with_sizes(local_data(settings, key), there) for key in keys]
+
+
+def _with_sizes(local: LocalData, there: Mapping[str, Kept]) -> LocalData:
+    own = there.get(local.key)
+    if own is None:
+        return local
+    return replace(local, downloaded_bytes=own.downloaded, decoded_bytes=own.decoded)
 
 
 def local_data(settings: Settings, name: str) -> LocalData:

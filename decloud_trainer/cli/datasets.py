@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,9 @@ from decloud_trainer.errors import DatasetUnavailable
 
 if TYPE_CHECKING:
     from decloud_trainer.checks.data import LocalData
-    from decloud_trainer.training.spec import DataSpec
 
-# Between two looks at how much of a download has arrived.
-LOOK_S = 0.5
+# Between two lines about a download.
+TELL_EVERY_S = 2.0
 
 
 @click.group()
@@ -40,7 +40,7 @@ Examples:
 @click.option("--all", "show_all", is_flag=True, help="Also those that can't be trained here.")
 @JSON_OPTION
 def list_datasets(show_all: bool, as_json: bool) -> None:
-    """List datasets: trainable here, from where, how many samples.
+    """List datasets: trainable here, from where, how many samples, disk space taken.
 
     With --json all of them are listed.
     """
@@ -51,7 +51,7 @@ def list_datasets(show_all: bool, as_json: bool) -> None:
         print_json([local.to_json() for local in found])
         return
     shown = [local for local in found if show_all or local.source]
-    columns = ["Dataset", "Index", "Trainable", "From", "Train", "Test", "Note"]
+    columns = ["Dataset", "Index", "Trainable", "From", "Train", "Test", "Disk", "Note"]
     print_table(columns, [_row(local) for local in shown])
     if not show_all:
         click.echo(f"\n{len(found) - len(shown)} more can't be trained here (--all shows them).")
@@ -67,6 +67,7 @@ def _row(local: LocalData) -> list[str]:
         _source(local),
         f"{here.train:,}" if here else "-",
         f"{here.test:,}" if here else "-",
+        _megabytes(local.kept_bytes) if local.kept_bytes else "-",
         local.problem,
     ]
 
@@ -95,7 +96,7 @@ def fetch(name: str, as_json: bool) -> None:
     No round then has to wait for it. Data that is here already is only prepared.
     """
     from decloud_trainer.checks.data import data_spec, local_data
-    from decloud_trainer.training.published import DOWNLOADED
+    from decloud_trainer.wiring import cache_bytes
 
     settings = settings_file.load().settings
     local = local_data(settings, name)
@@ -104,8 +105,8 @@ def fetch(name: str, as_json: bool) -> None:
         raise _unknown(local)
     if local.trained_on != local.key and not as_json:
         click.echo(f"{local.key} is trained on {local.trained_on} (mapping)")
-    folder = spec.data_dir / "downloads" / DOWNLOADED.get(spec.name, "-")
-    info = asyncio.run(_fetch(spec, folder, quiet=as_json))
+    job = {"data": spec.to_json(), "cache_bytes": cache_bytes(settings)}
+    info = asyncio.run(_fetch(job, quiet=as_json))
     if as_json:
         print_json({"dataset": local.key, "trained_on": local.trained_on, **info})
         return
@@ -115,34 +116,68 @@ def fetch(name: str, as_json: bool) -> None:
     )
 
 
-async def _fetch(spec: DataSpec, folder: Path, *, quiet: bool) -> Mapping[str, Any]:
+async def _fetch(job: Mapping[str, Any], *, quiet: bool) -> Mapping[str, Any]:
     """Run the child that prepares data; meanwhile tell what has arrived."""
+    from decloud_trainer.cli.live import progress_text
     from decloud_trainer.jobs.alone import run_alone
 
-    job = asyncio.ensure_future(run_alone("prepare", {"data": spec.to_json()}))
-    told = _arrived(folder)
-    try:
-        while not (await asyncio.wait({job}, timeout=LOOK_S))[0]:
-            arrived = _arrived(folder)
-            if arrived > told and not quiet:
-                click.echo(f"{spec.name}: {arrived / 1e6:,.1f} MB arrived", err=True)
-                told = arrived
-        return job.result()
-    finally:
-        job.cancel()
-        await asyncio.wait({job})
+    told = 0.0
+
+    def tell(values: Mapping[str, Any]) -> None:
+        nonlocal told
+        now = time.monotonic()
+        is_whole = values.get("done_bytes") == values.get("total_bytes")
+        if not quiet and (is_whole or now - told >= TELL_EVERY_S):
+            told = now
+            click.echo(progress_text(values), err=True)
+
+    return await run_alone("prepare", job, on_progress=tell)
 
 
-def _arrived(folder: Path) -> int:
-    """Bytes of all files below; what moves away at that moment counts as nothing."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(parent, name)).st_size
-            except OSError:
-                continue
-    return total
+REMOVE_EPILOG = """\b
+Examples:
+  decloud-trainer datasets remove cifar100
+  decloud-trainer datasets remove mnist --json
+
+\b
+Exit codes: 0 removed, or nothing was there; 1 it's in use.
+"""
+
+
+@datasets.command(epilog=REMOVE_EPILOG)
+@click.argument("name", shell_complete=completing.dataset_names)
+@JSON_OPTION
+def remove(name: str, as_json: bool) -> None:
+    """Free the disk space of a dataset: its download and what was decoded.
+
+    Folders of your own stay as they are. A dataset in use by a training isn't removed.
+    """
+    from decloud_trainer.names import dataset_key
+    from decloud_trainer.training.datasets import remove as remove_data
+    from decloud_trainer.wiring import datasets_dir
+
+    key = dataset_key(name)
+    freed = remove_data(datasets_dir(), key)
+    if as_json:
+        print_json(
+            {
+                "dataset": key,
+                "downloaded_bytes": freed.downloaded,
+                "decoded_bytes": freed.decoded,
+            }
+        )
+        return
+    if not freed.downloaded + freed.decoded:
+        click.echo(f"Nothing of {key} was kept here.")
+        return
+    click.echo(
+        f"Removed {key}: {_megabytes(freed.downloaded)} downloaded, "
+        f"{_megabytes(freed.decoded)} decoded"
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 CHECK_EPILOG = """\b

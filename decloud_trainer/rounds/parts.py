@@ -22,6 +22,7 @@ class TrainingPlan:
     Attributes:
         data: dataset key -> data spec (name, path, data_dir) as the worker takes it.
         apply_scale: the scoring side computes ``base + apply_scale * gradient``.
+        dataset_cache_bytes: what decoded datasets may take on the disk; 0 = no limit.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -34,6 +35,7 @@ class TrainingPlan:
     threads: int
     apply_scale: float
     dtype: str
+    dataset_cache_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

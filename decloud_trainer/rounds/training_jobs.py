@@ -33,9 +33,11 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
         TrainingError, UntrustedData, JobFailed: this round can't be trained here.
         GatewayError, ContentMismatch: its model can't be had now.
     """
-    preparing = asyncio.create_task(
-        run_job(parts, entry, "prepare", {"data": dict(parts.plan.data[data_key])})
-    )
+    wanted = {
+        "data": dict(parts.plan.data[data_key]),
+        "cache_bytes": parts.plan.dataset_cache_bytes,
+    }
+    preparing = asyncio.create_task(run_job(parts, entry, "prepare", wanted))
     inspecting = asyncio.create_task(_inspect(parts, entry, round))
     try:
         # At once: the window to join can be seconds.
