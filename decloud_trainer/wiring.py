@@ -441,6 +441,7 @@ async def open_trainer(
             plan=plan_of(settings),
             models_dir=cache_dir() / "models",
             max_model_bytes=settings.max_model_mb * 1_000_000,
+            max_cached_bytes=settings.model_cache_mb * 1_000_000,
             clock=clock.now,
             to_local=clock.to_local,
             on_progress=on_progress,

@@ -22,9 +22,10 @@ from decloud_trainer.errors import (
 from decloud_trainer.rounds.entry import Entry, RowKey, State
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import RoundStatus
+from decloud_trainer.rounds.models import prune_models
 from decloud_trainer.rounds.parts import Move, Parts, Wait
 from decloud_trainer.rounds.path import Path
-from decloud_trainer.rounds.tidy import discard_artifact, prune_models
+from decloud_trainer.rounds.tidy import discard_artifact
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Engine:
         self.parts.gate.moved(after.key.round_id, after.state)
         if after.state.is_final:
             await asyncio.to_thread(discard_artifact, after.facts)
-            await asyncio.to_thread(prune_models, self.parts.models_dir)
+            await prune_models(self.parts)
         self._tell(after, moved=True, problem=problem)
         return after
 

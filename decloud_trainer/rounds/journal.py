@@ -292,6 +292,15 @@ class Journal:
         )
         return int(found["number"])
 
+    def models_needed(self) -> set[str]:
+        """CIDs of the models that rounds in work need, of whichever wallet and network."""
+        rows = self._read(
+            "SELECT DISTINCT json_extract(seen, '$.model_cid') AS cid FROM rounds"
+            " WHERE is_open AND state IN ('watching', 'fetched', 'joined', 'trained')"
+            " AND seen IS NOT NULL"
+        )
+        return {row["cid"] for row in rows if isinstance(row["cid"], str)}
+
     def events(self, entry: Entry) -> list[Event]:
         rows = self._read("SELECT * FROM events WHERE row = ? ORDER BY id", entry.row)
         return [event_of(row, entry.key.round_id) for row in rows]

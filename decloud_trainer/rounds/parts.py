@@ -52,6 +52,7 @@ class Parts:
     """All that the steps work with.
 
     Attributes:
+        max_cached_bytes: what models may take on the disk that no round in work needs.
         clock: unix seconds of the chain, which its deadlines are in.
         to_local: from the chain's time to this machine's.
     """
@@ -69,6 +70,7 @@ class Parts:
     to_local: Callable[[float], float]
     on_progress: Callable[[Progress], None]
     gate: Gate = field(default_factory=Gate)
+    max_cached_bytes: int = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)

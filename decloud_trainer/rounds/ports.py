@@ -73,11 +73,15 @@ class Pins(Protocol):
     async def fetch(self, cid: str, into: Path, *, max_bytes: int) -> None:
         """Write the verified content of a file's CID to the path `into`, atomically.
 
+        What is there is verified as well: left alone if it is right, replaced if not.
         Raises InvalidCid, TooLarge, ContentMismatch (no gateway had the right bytes)."""
         ...
 
-    async def pin(self, path: Path, *, name: str) -> str:
+    async def pin(self, path: Path, *, name: str, within_s: float | None = None) -> str:
         """Pin a file or folder publicly; its CID, which was also computed here and is equal.
+
+        When it returns, a gateway delivers the content or the pin service confirms it.
+        `within_s` is the time left: no wait is longer, but bytes that advance aren't cut off.
 
         Raises PinError (retry), PinRefused (credentials)."""
         ...

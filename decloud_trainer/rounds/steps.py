@@ -54,6 +54,8 @@ PHASE_LOOK_S = 1.0
 # most this part of what is left.
 SUBMIT_MARGIN_S = 45.0
 SUBMIT_MARGIN_PART = 0.25
+# Of what is left when pinning begins; the rest is for landing the submission.
+PIN_PART = 0.75
 # An adopted round (another machine may be at work on it) is trained when so little is left.
 ADOPT_WITHIN_S = 600.0
 # So long after the join deadline, a validator that hasn't started the training holds up no slot.
@@ -178,7 +180,10 @@ async def pin(parts: Parts, entry: Entry) -> Result:
     artifact = Path(entry.facts.artifact)
     if not await asyncio.to_thread(_is_intact, artifact, entry.facts.artifact_sha256):
         return Move(State.JOINED, "the trained artefact is gone: training again", entry.facts)
-    cid = await parts.pins.pin(artifact, name=f"gradient_round_{round.id}.pt")
+    left = max(round.submit_deadline - parts.clock(), 0.0)
+    cid = await parts.pins.pin(
+        artifact, name=f"gradient_round_{round.id}.pt", within_s=left * PIN_PART
+    )
     facts = dataclasses.replace(entry.facts, gradient_cid=cid)
     return Move(State.PINNED, f"pinned {cid} ({decision.reason})", facts)
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import HostileFile, TrainingError
@@ -16,6 +15,7 @@ from decloud_trainer.files import make_private_dir, sha256_file
 from decloud_trainer.jobs.model import Job, JobState
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey
 from decloud_trainer.rounds.model import Round
+from decloud_trainer.rounds.models import model_path, verified_model
 from decloud_trainer.rounds.parts import Parts, Progress
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
 
 
 async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
-    model = await _model(parts, round)
+    model = await verified_model(parts, round.model_cid)
     plan = parts.plan
     spec = {
         "model": str(model),
@@ -77,17 +77,6 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
     except HostileFile:
         model.unlink(missing_ok=True)
         raise
-
-
-async def _model(parts: Parts, round: Round, sha256: str = "") -> Path:
-    """The model's file, fetched unless it is here; what can be fetched again may vanish."""
-    model = model_path(parts, round.model_cid)
-    if sha256 and model.exists() and await asyncio.to_thread(sha256_file, model) != sha256:
-        model.unlink(missing_ok=True)
-    if not model.exists():
-        make_private_dir(model.parent)
-        await parts.pins.fetch(round.model_cid, model, max_bytes=parts.max_model_bytes)
-    return model
 
 
 async def train_round(
@@ -105,7 +94,7 @@ async def train_round(
         deadline: unix seconds by this machine's clock.
         unless: when this ends first, the training is cancelled, which is a TrainingError.
     """
-    await _model(parts, round, facts.model_sha256)
+    await verified_model(parts, round.model_cid, facts.model_sha256)
     spec = _train_spec(parts, facts, round, deadline)
     # Other wishes are another training: the spec's hash is part of the job's name.
     variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]
@@ -174,11 +163,6 @@ async def _report(parts: Parts, entry: Entry, job_id: str) -> None:
         except Exception:  # whoever shows it, say on a closed terminal, is no reason to stop
             log.exception("progress of round %s can't be shown", entry.key.round_id)
             return
-
-
-def model_path(parts: Parts, cid: str) -> Path:
-    """Where a model is kept: named by a hash, since a CID is a stranger's text."""
-    return parts.models_dir / f"{hashlib.sha256(cid.encode()).hexdigest()}.pt"
 
 
 def prefix(key: RowKey) -> str:
