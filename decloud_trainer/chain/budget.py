@@ -11,6 +11,7 @@ from typing import Final
 # What lands and settles transactions goes before what only looks: money waits for nobody's list.
 URGENT: Final = frozenset({"sendTransaction", "getLatestBlockhash", "getSignatureStatuses"})
 WINDOW_S: Final = 10.0
+ROUNDING: Final = 1e-6  # so small a part of a token isn't missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Budget:
         self._waiting.append(turn)
         try:
             while (pause := self._wait(turn)) > 0:
-                await self._sleep(pause)
+                # Those before it may give up: looked at again each second.
+                await self._sleep(min(pause, 1.0))
         finally:
             self._waiting.remove(turn)
         self._all.take()
@@ -102,8 +104,8 @@ class _Bucket:
         """Seconds until it holds that many; it may run into debt for more than it can hold."""
         elapsed, self._at = max(now - self._at, 0.0), now
         self._tokens = min(self._tokens + elapsed * self._rate, self._size)
-        # A millionth is rounding, not a missing token.
-        return max((tokens - 1e-6 - self._tokens) / self._rate, 0.0)
+        missing = tokens - self._tokens
+        return missing / self._rate if missing > ROUNDING else 0.0
 
     def take(self) -> None:
         self._tokens -= 1

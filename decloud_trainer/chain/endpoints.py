@@ -51,14 +51,13 @@ class Use:
     max_wait_s: float = 10.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Known:
-    """An endpoint with what we know and allow of it; `asked_at` is monotonic seconds."""
+    """An endpoint with what we know and allow of it."""
 
     endpoint: Endpoint
     health: Health
     budget: Budget
-    asked_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,10 +65,12 @@ class Asked:
     """What came of asking: values of good answers, errors of the others.
 
     Attributes:
+        order: the endpoints in the order in which they were asked; winners: those that answered.
         may_pass: whether any of the errors may be gone in a moment.
     """
 
     values: list[Any] = field(default_factory=list)
+    order: list[Known] = field(default_factory=list)
     winners: list[Known] = field(default_factory=list)
     errors: list[RpcError] = field(default_factory=list)
     may_pass: bool = False
@@ -204,6 +205,7 @@ class Endpoints:
         try:
             while waiting or running:
                 for known in waiting[:begin]:
+                    asked.order.append(known)
                     running[asyncio.create_task(self._one(known, method, params, read))] = known
                 del waiting[:begin]
                 begin = 1  # one more after each silence and after each failure
@@ -273,7 +275,7 @@ class Endpoints:
         """
         await self._make_sure(known)
         await known.budget.take(method)
-        began = known.asked_at = self._clock()
+        began = self._clock()
         answer = await self._exchange(known, method, params)
         try:
             value = read(known.endpoint, answer)
@@ -378,7 +380,8 @@ class Endpoints:
         It counts against its health if one that was asked later has answered before it."""
         host = known.endpoint.host
         error = RpcError(f"{host} failed at {method}: another endpoint was faster")
-        if any(known.asked_at < winner.asked_at for winner in asked.winners):
+        place = asked.order.index(known)
+        if any(winner in asked.order[place:] for winner in asked.winners):
             known.health.failed(error.message, self._clock())
         return error
 
