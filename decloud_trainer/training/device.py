@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 
 from decloud_trainer.errors import SettingsError
+from decloud_trainer.training.limits import usable_processors
 
 Layout: TypeAlias = torch.memory_format
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -117,12 +117,6 @@ def _mps_has_bfloat16() -> bool:
     except (RuntimeError, TypeError):  # torch's refusals, old and new
         return False
     return True
-
-
-def usable_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _present(wanted: str) -> str:

@@ -1,8 +1,9 @@
-"""Limits that the operating system enforces on the training child."""
+"""What the operating system grants a training child, and what it forbids."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,18 @@ from collections.abc import Iterator
 def forbid_core_dumps() -> None:
     """A core file would hold whatever was in memory, and be gigabytes large."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def usable_processors() -> int:
+    """Those that this process may run on; a container often has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_each(children: int) -> int:
+    """CPU threads for each of so many trainings at a time; 0 = one alone may choose itself."""
+    return max(1, usable_processors() // children) if children > 1 else 0
 
 
 @contextlib.contextmanager
