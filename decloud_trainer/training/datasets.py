@@ -27,9 +27,10 @@ from decloud_trainer.training import decoded, formats, remembered
 from decloud_trainer.training.download import PART, Meter, bytes_in, download
 from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
 from decloud_trainer.training.results import DataInfo, Progress
-from decloud_trainer.training.samples import Dataset, Found
+from decloud_trainer.training.samples import Dataset, Found, Samples
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.training.split import Split
+from decloud_trainer.training.texts import TextSplit
 from decloud_trainer.training.transfer import PATIENCE, Patience
 
 log = logging.getLogger(__name__)
@@ -119,8 +120,11 @@ def prepare(
     return dataset.info
 
 
-def load(spec: DataSpec) -> Dataset:
+def load(spec: DataSpec, tokenizer: Path | None = None) -> Dataset:
     """Open the dataset from the cache, decoding it first if need be. Never uses the network.
+
+    Args:
+        tokenizer: the folder of a transformer's tokenizer, for texts; None = our own words.
 
     Raises:
         DatasetUnavailable: it isn't on this machine, is damaged, or has labels beyond its classes.
@@ -128,8 +132,29 @@ def load(spec: DataSpec) -> Dataset:
     _, splits = _splits(spec)
     if not splits:
         raise _not_found(spec)
+    if tokenizer is not None:
+        splits = {
+            which: split.tokenised(tokenizer) if isinstance(split, TextSplit) else split
+            for which, split in splits.items()
+        }
     folder = files.make_private_dir(spec.data_dir / DECODED)
     return decoded.load(splits, folder, spec.name, _fingerprint(splits))
+
+
+def load_test(spec: DataSpec) -> Samples | None:
+    """The test split to preview a score on; None where it isn't on this machine: then the score
+    can't be known. Never downloads.
+
+    Raises:
+        DatasetUnavailable: it's here, but damaged.
+    """
+    if not _splits(spec)[1]:
+        log.warning("%s isn't here: no score on it can be previewed", spec.name)
+        return None
+    samples = load(spec).test
+    if samples is None:
+        log.warning("%s has no test split here: no score can be previewed", spec.name)
+    return samples
 
 
 @dataclass(frozen=True, slots=True)

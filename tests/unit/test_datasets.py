@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable, TrainingError
+from decloud_trainer.training import datasets
 from decloud_trainer.training.classifier_task import check_labels, normalise, scoring_batches
 from decloud_trainer.training.datasets import find_format, load, prepare
 from decloud_trainer.training.decoded import resize
@@ -395,3 +396,20 @@ def test_the_classes_of_unnamed_data_are_counted(tmp_path: Path, data_dir: Path)
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_labels(made(20)[1] + 3))
     assert load(DataSpec("letters", folder, data_dir)).info.classes == 13
     assert CLASSES["mnist"] == 10
+
+
+def test_a_test_split_that_is_not_here_is_no_error(
+    tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a preview: the test split, or nothing where it isn't known; nothing is downloaded."""
+    folder = write_family(tmp_path / "mine")
+    found = datasets.load_test(DataSpec("mnist", folder, data_dir))
+    assert found is not None
+    assert len(found) == 10
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    assert datasets.load_test(DataSpec("mnist", folder, data_dir)) is None
+    assert datasets.load_test(DataSpec("cifar10", None, data_dir)) is None
+    assert "cifar10 isn't here: no score on it can be previewed" in caplog.text
+    (folder / "train-images-idx3-ubyte").write_bytes(b"")
+    with pytest.raises(DatasetUnavailable, match="no usable IDX file"):
+        datasets.load_test(DataSpec("mnist", folder, data_dir))
