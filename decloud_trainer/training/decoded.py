@@ -210,7 +210,8 @@ def _write(splits: Mapping[str, Split], folder: Path, stem: str, name: str, dige
             inputs = resize(inputs)
         _write_array(folder / f"{stem}-{which}-inputs.npy", inputs)
         _write_array(folder / f"{stem}-{which}-labels.npy", labels)
-    info = DataInfo(counts["train"], counts["test"], classes, digest, modality)
+    columns = inputs.shape[1] if modality == "tabular" else 0
+    info = DataInfo(counts["train"], counts["test"], classes, digest, modality, columns)
     files.write_atomic(folder / f"{stem}.json", json.dumps(info.to_json()).encode())
 
 

@@ -140,6 +140,8 @@ def _of_ids(published: Any) -> Any:
                         delattr(module, buffer)
 
         def forward(self, ids: Tensor) -> Tensor:
+            # Texts are cut to a length that nearly all models take; smaller ones cut once more.
+            ids = ids[:, : self.config.max_position_embeddings]
             given = {"input_ids": ids, "attention_mask": (ids != PADDING).long()}
             if self.config.model_type == "bert":
                 places = torch.arange(ids.shape[1], device=ids.device)

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from decloud_trainer.training.spec import MODALITIES, Modality
 from decloud_trainer.training.values import Json, as_json, fields, require
 
-Stopped: TypeAlias = Literal["complete", "deadline", "stop", "patience"]
+Stopped: TypeAlias = Literal["complete", "deadline", "stop", "patience", "diverged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class ModelInfo:
         device, threads, precision: on what it was measured; the precision is that of the forward
             pass.
         torch: its version.
+        modality: what an input is.
+        columns: of the rows that it takes; 0 where inputs are no rows.
     """
 
     architecture: str
@@ -35,6 +37,8 @@ class ModelInfo:
     precision: str = ""
     torch: str = ""
     memory_bytes: int = 0
+    modality: Modality = "image"
+    columns: int = 0
 
     @classmethod
     def from_json(cls, data: object) -> ModelInfo:
@@ -54,6 +58,7 @@ class DataInfo:
     classes: int
     fingerprint: str
     modality: Modality = "image"
+    columns: int = 0
 
     def __post_init__(self) -> None:
         require(self.modality in MODALITIES, f"{self.modality!r} is no kind of data")
@@ -94,7 +99,8 @@ class TrainResult:
         epochs: passes begun, the extra ones included; `loss` has the mean of each.
         samples: images trained on, repeats counted; `samples_per_s` without loading and scoring.
         seconds: all of it.
-        stopped: whether the run was cut short, and by what; ``patience`` = it had stopped learning.
+        stopped: whether the run was cut short, and by what; ``patience`` = it had stopped learning,
+            ``diverged`` = the state before that is the result.
         device, threads, torch: with the spec's seed, what the bytes depend on.
     """
 
