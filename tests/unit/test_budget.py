@@ -46,7 +46,7 @@ def most_in_ten_seconds(times: list[float]) -> int:
     return max(sum(start <= t < start + 10 for t in times) for start in times)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 async def test_no_ten_seconds_see_more_than_the_limit(seed: int) -> None:
     """Wherever they begin, in all and of one method, however the callers come."""
     rng, clock = random.Random(seed), Clock()
@@ -58,7 +58,7 @@ async def test_no_ten_seconds_see_more_than_the_limit(seed: int) -> None:
         sent.append((clock.now, method))
 
     tasks = []
-    for _ in range(40):
+    for _ in range(15):
         for _ in range(rng.choice((0, 1, 40))):
             tasks.append(asyncio.create_task(ask(rng.choice(("a", "b", "sendTransaction")))))
         await clock.run_until(clock.now + rng.random() * 3)

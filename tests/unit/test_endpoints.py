@@ -21,8 +21,10 @@ from decloud_trainer.errors import RpcError, SettingsError
 
 KEY = Pubkey.from_bytes(bytes(range(1, 33)))
 SIGNATURE = "1" * 64
-# Long enough for any answer on loopback, short enough for a test.
-HEDGE_S = 0.25
+# No answer on loopback takes that long, on however busy a machine.
+NEVER_S = 60.0
+# For what hangs.
+SOON_S = 0.05
 
 
 @dataclass
@@ -87,7 +89,11 @@ class Clock:
 
 @contextlib.asynccontextmanager
 async def serve(
-    *nodes: Node, genesis: str = "", attempts: int = 1, limit: int = 0
+    *nodes: Node,
+    genesis: str = "",
+    attempts: int = 1,
+    limit: int = 0,
+    hedge_s: float = NEVER_S,
 ) -> AsyncIterator[tuple[Rpc, Clock]]:
     async with contextlib.AsyncExitStack() as stack:
         for node in nodes:
@@ -105,7 +111,7 @@ async def serve(
             [node.url for node in nodes],
             timeout_s=5,
             attempts=attempts,
-            use=Use(hedge_s=HEDGE_S, genesis=genesis, limit=limit),
+            use=Use(hedge_s=hedge_s, genesis=genesis, limit=limit),
             clock=lambda: clock.now,
             sleep=clock.sleep,
         )
@@ -154,23 +160,24 @@ async def test_when_an_endpoint_fails_the_next_one_answers_the_same_call(
 ) -> None:
     """No pause and no error: the caller doesn't notice. Then the bad one rests, and comes back."""
     first, second = Node(value=1), Node(value=2)
-    async with serve(first, second) as (rpc, clock):
+    hedge_s = SOON_S if break_it is hang else NEVER_S
+    async with serve(first, second, hedge_s=hedge_s) as (rpc, clock):
         await rpc.probe()
         break_it(first)
         assert await rpc.balance(KEY) == 2
         assert clock.slept == []
-        asked = first.times("getBalance")
         assert await rpc.balance(KEY) == 2
-        assert first.times("getBalance") == asked == 1
+        if break_it is not hang:  # which is also asked when the other one is a little slow
+            assert first.times("getBalance") == 1
         first.__dict__.update(value=1, code=200, hangs=False, error=None, slot=1000)
-        clock.now += 8
+        clock.now += 61
         assert await rpc.balance(KEY) == 1
 
 
 async def test_a_slow_endpoint_that_answers_first_is_no_failure() -> None:
     """The one that was asked beside it is not blamed for being overtaken either."""
     first, second = Node(value=1), Node(value=2)
-    async with serve(first, second) as (rpc, _):
+    async with serve(first, second, hedge_s=SOON_S) as (rpc, _):
         await rpc.probe()
         first.release, second.release = asyncio.Event(), asyncio.Event()
         call = asyncio.create_task(rpc.balance(KEY))
@@ -299,7 +306,7 @@ def refusal(name: str) -> dict[str, Any]:
 async def test_a_refusal_beside_a_silent_endpoint_proves_nothing() -> None:
     """The silent one may have broadcast it: that is an error, not a Failure."""
     silent, refusing = Node(), Node(error=refusal("AccountInUse"))
-    async with serve(silent, refusing) as (rpc, _):
+    async with serve(silent, refusing, hedge_s=SOON_S) as (rpc, _):
         await rpc.genesis_hash()
         silent.hangs = True
         with pytest.raises(RpcError) as caught:
@@ -369,7 +376,7 @@ async def test_no_url_is_ever_shown(caplog: pytest.LogCaptureFixture) -> None:
     for break_it, other in itertools.product(BREAK, [Node(code=503)]):
         broken = Node()
         break_it(broken)
-        async with serve(broken, other) as (rpc, _):
+        async with serve(broken, other, hedge_s=SOON_S) as (rpc, _):
             for call in (rpc.balance(KEY), rpc.send(b"raw", preflight=False)):
                 with contextlib.suppress(RpcError, TimeoutError):
                     async with asyncio.timeout(0.1):
