@@ -128,6 +128,9 @@ class Settings:
         {}, MAPPINGS, "Requested dataset to the one trained on instead"
     )
     dataset_paths: dict[str, str] = _setting({}, PATHS, "Dataset to the folder that holds it")
+    tokenizer_path: str = _setting(
+        "", TEXT, "Folder of the tokenizer for BERT and DistilBERT models; empty: none"
+    )
     dataset_cache_gb: float = _setting(
         10.0, number(0, 100_000), "Disk space for decoded datasets in GB; 0: unlimited"
     )

@@ -283,6 +283,9 @@ def plan_of(settings: Settings) -> TrainingPlan:
         apply_scale=CONVENTIONS[convention],
         dtype=settings.gradient_dtype,
         dataset_cache_bytes=cache_bytes(settings),
+        tokenizer=str(Path(settings.tokenizer_path).expanduser().resolve())
+        if settings.tokenizer_path
+        else None,
     )
 
 

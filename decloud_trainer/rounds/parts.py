@@ -23,6 +23,7 @@ class TrainingPlan:
         data: dataset key -> data spec (name, path, data_dir) as the worker takes it.
         apply_scale: the scoring side computes ``base + apply_scale * gradient``.
         dataset_cache_bytes: what decoded datasets may take on the disk; 0 = no limit.
+        tokenizer: the folder of the tokenizer for transformers.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -36,6 +37,7 @@ class TrainingPlan:
     apply_scale: float
     dtype: str
     dataset_cache_bytes: int = 0
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

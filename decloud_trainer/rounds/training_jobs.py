@@ -50,6 +50,7 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
             f"{data_key} has {data['classes']} classes, the model tells only "
             f"{report['classes']} apart"
         )
+    _check_kind(data_key, data, report)
     return dataclasses.replace(
         entry.facts,
         train_on=data_key,
@@ -62,6 +63,16 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
     )
 
 
+def _check_kind(key: str, data: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """Texts for a network of images, or a table with other columns, can't be trained."""
+    holds, takes = (
+        (found.get("modality", "image"), found.get("columns", 0)) for found in (data, report)
+    )
+    if holds != takes:
+        kinds = [f"{kind} data" + (f" of {n} columns" if n else "") for kind, n in (holds, takes)]
+        raise TrainingError(f"{key} is {kinds[0]}, the model takes {kinds[1]}")
+
+
 async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
     model = await verified_model(parts, round.model_cid)
     plan = parts.plan
@@ -72,6 +83,8 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
         "threads": plan.threads,
         "batch_size": plan.batch_size,
     }
+    if plan.tokenizer:
+        spec["tokenizer"] = plan.tokenizer
     try:
         return await run_job(parts, entry, "inspect", spec)
     except HostileFile:
@@ -196,4 +209,4 @@ def _train_spec(parts: Parts, facts: Facts, round: Round, deadline: float) -> di
         "artifact": {"apply_scale": plan.apply_scale, "dtype": plan.dtype},
         "deadline": deadline,
         "until_improved": True,
-    }
+    } | ({"tokenizer": plan.tokenizer} if plan.tokenizer else {})

@@ -141,7 +141,7 @@ def load(spec: DataSpec, tokenizer: Path | None = None) -> Dataset:
     return decoded.load(splits, folder, spec.name, _fingerprint(splits))
 
 
-def load_test(spec: DataSpec) -> Samples | None:
+def load_test(spec: DataSpec, tokenizer: Path | None = None) -> Samples | None:
     """The test split to preview a score on; None where it isn't on this machine: then the score
     can't be known. Never downloads.
 
@@ -151,7 +151,7 @@ def load_test(spec: DataSpec) -> Samples | None:
     if not _splits(spec)[1]:
         log.warning("%s isn't here: no score on it can be previewed", spec.name)
         return None
-    samples = load(spec).test
+    samples = load(spec, tokenizer).test
     if samples is None:
         log.warning("%s has no test split here: no score can be previewed", spec.name)
     return samples
