@@ -143,6 +143,25 @@ class Settings:
     threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
 
+    max_cost_per_transaction_lamports: int = _setting(
+        10_000_000,
+        SOL,
+        "Most SOL that one transaction may cost; 0: unlimited",
+        key="max_cost_per_transaction",
+    )
+    max_cost_per_round_lamports: int = _setting(
+        10_000_000, SOL, "Most SOL that one round may cost; 0: unlimited", key="max_cost_per_round"
+    )
+    max_cost_per_day_lamports: int = _setting(
+        500_000_000,
+        SOL,
+        "Most SOL spent on joins in 24 hours; 0: unlimited",
+        key="max_cost_per_day",
+    )
+    floor_balance_lamports: int = _setting(
+        1_000_000, SOL, "SOL that joins leave in the wallet for claims", key="floor_balance"
+    )
+
     max_concurrent_rounds: int = _setting(1, count(1, 64), "Rounds worked on at once")
     auto_train: bool = _setting(True, FLAG, "Train joined rounds without being told")
     auto_claim: bool = _setting(True, FLAG, "Claim rewards without being told")

@@ -15,6 +15,7 @@
     ├── ChainError                   the chain said no
     │   ├── ProgramError             an error of the program: name and number
     │   ├── InsufficientFunds        the wallet can't pay
+    │   ├── SpendingRefused          a guard of ours stands against signing it
     │   └── TransactionExpired       retryable: it never landed and never will
     ├── UntrustedData                bytes from outside that failed a check; final as they are
     │   ├── LayoutError              an account, event or instruction that doesn't decode
@@ -129,6 +130,10 @@ class ProgramError(ChainError):
 
 
 class InsufficientFunds(ChainError):
+    pass
+
+
+class SpendingRefused(ChainError):
     pass
 
 

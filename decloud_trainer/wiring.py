@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from decloud_trainer.rounds.parts import Progress, TrainingPlan
     from decloud_trainer.rounds.policy import Terms
     from decloud_trainer.rounds.ports import Pins, Watch
+    from decloud_trainer.rounds.spending import Ceilings
 
 PUBLIC_GATEWAYS = (
     "https://ipfs.io",
@@ -264,6 +265,18 @@ def terms_of(settings: Settings) -> Terms:
         auto_train=settings.auto_train,
         auto_claim=settings.auto_claim,
         expected_training_window_s=settings.expected_training_window,
+        floor_lamports=settings.floor_balance_lamports,
+    )
+
+
+def ceilings_of(settings: Settings) -> Ceilings:
+    from decloud_trainer.rounds.spending import Ceilings
+
+    return Ceilings(
+        transaction=settings.max_cost_per_transaction_lamports,
+        round=settings.max_cost_per_round_lamports,
+        day=settings.max_cost_per_day_lamports,
+        floor=settings.floor_balance_lamports,
     )
 
 
@@ -396,6 +409,7 @@ async def open_trainer(
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.clock import ChainClock
     from decloud_trainer.chain.generation import Generation
+    from decloud_trainer.chain.guard import Book, Guard
     from decloud_trainer.chain.sending import SolanaSender
     from decloud_trainer.chain.watch import RoundWatch, WatchPace
     from decloud_trainer.jobs.attempt import Limits
@@ -403,7 +417,7 @@ async def open_trainer(
     from decloud_trainer.jobs.supervisor import TRAINING_WORKER, Supervisor
     from decloud_trainer.rounds.engine import Engine
     from decloud_trainer.rounds.intake import Scope
-    from decloud_trainer.rounds.journal import JournalThread
+    from decloud_trainer.rounds.journal import Journal, JournalThread
     from decloud_trainer.rounds.parts import Parts
 
     wallet = wallet_of(settings, keypair)
@@ -434,9 +448,17 @@ async def open_trainer(
             program=program,
             referrer=settings.referrer or None,
         )
+        guard = Guard(
+            rpc,
+            wallet,
+            program=program,
+            referrer=settings.referrer or None,
+            ceilings=ceilings_of(settings),
+            book=Book(lambda id, since: journal(Journal.spent, scope.key(id), since), clock.now),
+        )
         parts = Parts(
             chain=chain,
-            sender=SolanaSender(rpc, wallet, generation, program=program),
+            sender=SolanaSender(rpc, wallet, generation, program=program, guard=guard),
             pins=pins_of(settings),
             jobs=jobs,
             journal=journal,

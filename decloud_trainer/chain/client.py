@@ -17,14 +17,13 @@ from solders.pubkey import Pubkey
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.openrounds import OpenRounds
 from decloud_trainer.chain.rpc import Account, Rpc
-from decloud_trainer.chain.sending import FEE_PER_SIGNATURE_LAMPORTS
+from decloud_trainer.chain.v1_accounts import SUBMISSION_BYTES
+from decloud_trainer.chain.vetting import FEE_PER_SIGNATURE_LAMPORTS
 from decloud_trainer.errors import LayoutError
 from decloud_trainer.rounds.model import Costs, Round, RoundStatus, Submission
 
 log = logging.getLogger(__name__)
 
-SUBMISSION_BYTES: Final = 121
-"""What a submission's account has room for: the rent depends on it."""
 
 _MAX_LOGGED: Final = 1000
 

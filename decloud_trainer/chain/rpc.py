@@ -131,6 +131,30 @@ class Rpc(Endpoints):
         value = await self._value("simulateTransaction", transaction, options, kind=dict)
         return None if value.get("err") is None else Failure(value["err"], _logs(value))
 
+    async def simulated(
+        self, raw: bytes, addresses: Sequence[Pubkey]
+    ) -> Failure | list[Account | None]:
+        """As `simulate`; when it succeeds, the accounts as they would be then, in order, None
+        where there would be none."""
+        options = {
+            "encoding": "base64",
+            "sigVerify": False,
+            "replaceRecentBlockhash": True,
+            "commitment": CONFIRMED,
+            "accounts": {"encoding": "base64", "addresses": [str(one) for one in addresses]},
+        }
+        transaction = base64.b64encode(raw).decode()
+        value = await self._value("simulateTransaction", transaction, options, kind=dict)
+        if value.get("err") is not None:
+            return Failure(value["err"], _logs(value))
+        shown = value.get("accounts")
+        if not isinstance(shown, list) or len(shown) != len(addresses):
+            raise self.nonsense("simulateTransaction")
+        return [
+            None if account is None else read_account(str(address), account)
+            for address, account in zip(addresses, shown, strict=True)
+        ]
+
     async def balance(self, address: Pubkey) -> int:
         """Lamports; 0 for an account that doesn't exist."""
         options = {"commitment": CONFIRMED}

@@ -23,22 +23,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from solders.instruction import Instruction
-from solders.message import Message
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import Transaction
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.failures import Reason, reason
 from decloud_trainer.chain.generation import Generation
+from decloud_trainer.chain.guard import Guard
 from decloud_trainer.chain.rpc import SURELY_NOT_SENT, Failure, Rpc, Status
+from decloud_trainer.chain.vetting import FEE_PER_SIGNATURE_LAMPORTS
 from decloud_trainer.chain.wallet import Wallet
 from decloud_trainer.errors import ChainError, NetworkError, RpcError
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
 
 log = logging.getLogger(__name__)
 
-FEE_PER_SIGNATURE_LAMPORTS: Final = 5000
 MAX_TRANSACTION_BYTES: Final = 1232
 
 
@@ -66,6 +64,7 @@ class SolanaSender:
     """The Sender port for one wallet and one v1 program.
 
     Args:
+        guard: what signs; without one, the checks alone and no ceilings.
         clock, sleep: monotonic seconds; only for pacing, never for deciding an outcome.
     """
 
@@ -76,6 +75,7 @@ class SolanaSender:
         generation: Generation,
         *,
         program: Pubkey = v1.PROGRAM_ID,
+        guard: Guard | None = None,
         pace: Pace = Pace(),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -84,6 +84,7 @@ class SolanaSender:
         self._wallet = wallet
         self._generation = generation
         self._program = program
+        self._guard = guard or Guard(rpc, wallet, program=program)
         self._pace = pace
         self._clock = clock
         self._sleep = sleep
@@ -94,19 +95,15 @@ class SolanaSender:
         Raises:
             NetworkError: no blockhash to be had.
             ChainError: the program's generation can't be found out, or refuses the claim.
+            SpendingRefused: a guard stands against signing it.
             LayoutError: an argument that the wire format can't hold.
         """
         instruction = await self._instruction(action)
-        if instruction.program_id != self._program:
-            raise ChainError(f"refused to sign for the foreign program {instruction.program_id}")
-        blockhash, last_valid_height = await self._rpc.latest_blockhash()
-        payer = v1.as_pubkey(self._wallet.pubkey)
-        message = Message.new_with_blockhash([instruction], payer, blockhash)
-        signature = Signature.from_bytes(self._wallet.sign(bytes(message)))
-        raw = bytes(Transaction.populate(message, [signature]))
+        transaction, last_valid_height = await self._guard.sign(action, [instruction])
+        raw = bytes(transaction)
         if len(raw) > MAX_TRANSACTION_BYTES:
             raise ChainError(f"the transaction for {action.kind.value} is too large")
-        return Intent(action, str(signature), raw, last_valid_height)
+        return Intent(action, str(transaction.signatures[0]), raw, last_valid_height)
 
     async def settle(self, intent: Intent, *, fresh: bool) -> Outcome:
         """Send, confirm and rebroadcast until the intent's fate is final.

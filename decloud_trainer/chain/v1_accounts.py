@@ -36,6 +36,9 @@ DATASETS = _IDL.variants("Dataset")
 CID_LENGTHS = (46, 59)
 """Bytes of the two usual kinds of CID: Qm... and bafy.../bafk... in base32."""
 
+SUBMISSION_BYTES = 121
+"""What a submission's account has room for: the rent depends on it."""
+
 _CID_BYTES = range(46, 65)
 _STATUSES = tuple(RoundStatus(name) for name in _IDL.variants("RoundStatus"))
 _EARLIEST, _LATEST = 1_700_000_000, 2_500_000_000  # unix seconds: late 2023 to 2049

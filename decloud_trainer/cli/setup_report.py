@@ -105,7 +105,8 @@ async def _balance(settings: Settings, pubkey: str) -> tuple[int, int, int]:
 
     async with open_chain(settings, pubkey) as (chain, _):
         balance, costs = await chain.balance(), await chain.costs()
-    return balance, total_costs(costs), WALLET_MINIMUM_LAMPORTS
+    kept = max(WALLET_MINIMUM_LAMPORTS, settings.floor_balance_lamports)
+    return balance, total_costs(costs), kept
 
 
 def _try_pins(settings: Settings) -> str:

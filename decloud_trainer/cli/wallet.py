@@ -292,10 +292,12 @@ async def _ask_balance(pubkey: str) -> tuple[int, int]:
     from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
     from decloud_trainer.wiring import open_chain
 
-    async with open_chain(settings_file.load().settings, pubkey) as (chain, _):
+    settings = settings_file.load().settings
+    async with open_chain(settings, pubkey) as (chain, _):
         lamports = await chain.balance()
         costs = total_costs(await chain.costs())
-    return lamports, max(lamports - WALLET_MINIMUM_LAMPORTS, 0) // costs
+    kept = max(WALLET_MINIMUM_LAMPORTS, settings.floor_balance_lamports)
+    return lamports, max(lamports - kept, 0) // costs
 
 
 def _place(path: str | None) -> Path:

@@ -45,8 +45,10 @@ from decloud_trainer.rounds.journal_rows import (
     request_of,
     round_json,
     sent_intent_of,
+    spent_of,
 )
 from decloud_trainer.rounds.model import ActionKind, Intent, Outcome, Round, RoundStatus
+from decloud_trainer.rounds.spending import Spent
 
 # Marks by which other terminals steer a daemon.
 PAUSED_UNTIL, WISH = "paused_until", "wish"
@@ -388,6 +390,20 @@ class Journal:
         ):
             found.setdefault(row["row"], []).append(sent_intent_of(row))
         return found
+
+    def spent(self, key: RowKey, since: float) -> list[Spent]:
+        """What this wallet's transactions took out of it on this network: all for the round, and
+        all since that time."""
+        rows = self._read(
+            "SELECT i.signature, i.kind, i.created_at, i.state, i.slot, i.change, r.round_id"  # noqa: S608
+            " FROM intents i CROSS JOIN rounds r ON r.row = i.row"
+            f" WHERE {_MINE}"
+            " AND (i.created_at >= ? OR r.round_id = ?)",
+            *key_values(key)[:3],
+            since,
+            key_values(key)[3],
+        )
+        return [spent_of(row) for row in rows]
 
     def latest_rounds(self, most: int) -> dict[int, str]:
         """Ids of the rounds that something happened to last, the latest first, with their

@@ -19,6 +19,7 @@ from decloud_trainer.rounds.model import (
     Round,
     RoundStatus,
 )
+from decloud_trainer.rounds.spending import Spent
 
 SCHEMA_VERSION = 1
 
@@ -178,4 +179,16 @@ def _damaged(what: str, error: Exception) -> CorruptionError:
     return CorruptionError(
         f"the journal is damaged: {what} can't be read ({error})",
         hint="move journal.sqlite away; rewards are found again from the chain",
+    )
+
+
+def spent_of(row: sqlite3.Row) -> Spent:
+    """What never reached a block cost nothing; what is still open isn't known."""
+    reached = -row["change"] if row["slot"] is not None else 0
+    return Spent(
+        row["signature"],
+        read_id(row["round_id"]),
+        ActionKind(row["kind"]),
+        row["created_at"],
+        None if row["state"] == "open" else reached,
     )

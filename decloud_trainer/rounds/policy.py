@@ -25,6 +25,7 @@ class Terms:
         datasets: accepted dataset keys; empty accepts any that can be trained.
         trained_on: requested key -> key of the local data that stands in for it (mappings).
         trainable: keys for which data and a loader exist here.
+        floor_lamports: what a join must leave in the wallet.
     """
 
     datasets: frozenset[str]
@@ -37,6 +38,7 @@ class Terms:
     auto_train: bool = True
     auto_claim: bool = True
     expected_training_window_s: int = 3600
+    floor_lamports: int = 0
 
     def data_for(self, dataset_key: str) -> str | None:
         """The local dataset to train on for a requested one, or None."""
@@ -167,11 +169,12 @@ def _untrainable(round: Round, terms: Terms, situation: Situation) -> str:
 def _unaffordable(round: Round, terms: Terms, situation: Situation) -> str:
     costs = total_costs(situation.costs)
     balance = situation.balance_lamports
-    if balance is None or balance >= costs + WALLET_MINIMUM_LAMPORTS:
+    kept = max(WALLET_MINIMUM_LAMPORTS, terms.floor_lamports)
+    if balance is None or balance >= costs + kept:
         return ""
     return (
         f"the wallet holds {format_sol(balance)}, taking part needs {format_sol(costs)} for rent "
-        f"and fees, and {format_sol(WALLET_MINIMUM_LAMPORTS)} must stay"
+        f"and fees, and {format_sol(kept)} must stay"
     )
 
 
