@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, Self
@@ -61,8 +62,9 @@ class Store:
         where: str,
         *,
         now: Callable[[], datetime.datetime] = utc_now,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.backend: Backend = Retrying(backend)
+        self.backend: Backend = Retrying(backend, sleep)
         self.where = where
         self.now = now
 

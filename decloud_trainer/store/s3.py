@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = "10s"
 REQUEST_TIMEOUT = "120s"
+_NO_BUCKET = "NoSuchBucket"
 
 
 class Bucket:
@@ -53,7 +54,9 @@ class Bucket:
             try:
                 answer = obstore.get(self._store, key)
                 return bytes(answer.bytes()), answer.meta["e_tag"]
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _NO_BUCKET in str(error):
+                    raise
                 return None
 
     def write(self, key: str, data: bytes | memoryview) -> None:
@@ -74,7 +77,7 @@ class Bucket:
                 if found is None:
                     obstore.put(self._store, key, new, mode="create")
                 else:
-                    obstore.put(self._store, key, new, mode={"e_tag": found[1], "version": None})
+                    obstore.put(self._store, key, new, mode={"e_tag": found[1]})
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
@@ -94,8 +97,8 @@ class Bucket:
     def delete(self, key: str) -> None:
         import obstore
 
-        with self._translated(key), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, key)
+        with self._translated(key):
+            obstore.delete(self._store, key)  # S3 says nothing when there is none
 
     def exclusive(self) -> AbstractContextManager[None]:
         """There is no lock in a bucket: `swap` decides."""
@@ -108,8 +111,6 @@ class Bucket:
         try:
             yield
         except (BaseError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
             raise StoreUnavailable(
                 f"{self.url.rstrip('/')}/{key}: {_first_line(error)}",
                 hint="check the bucket's name, AWS_REGION, AWS_ENDPOINT_URL and the credentials",
@@ -146,4 +147,6 @@ def _opened(url: str) -> S3Store:
 
 def _first_line(error: BaseException) -> str:
     """The library's messages go on with the service's whole answer."""
+    if _NO_BUCKET in str(error):
+        return "there is no such bucket"
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

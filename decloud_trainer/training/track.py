@@ -6,6 +6,7 @@ Behind the extra ``track``. Each run has its own folder, so that one TensorBoard
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,30 @@ from decloud_trainer.training.results import Progress
 FOLDER = "tensorboard"
 
 
+def write_metrics(folder: Path, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    """Curves of other figures: (step, name -> value) each.
+
+    Raises:
+        SettingsError: the package tensorboard isn't installed.
+    """
+    writer = _writer(folder)
+    for step, metrics in rows:
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+    writer.close()
+
+
+def _writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise SettingsError(
+            "tensorboard is not installed, but curves are wanted",
+            hint='pip install "decloud-trainer[track]", or config --set tensorboard=false',
+        ) from error
+    return SummaryWriter(str(folder))
+
+
 class Tracker:
     """Writes a run's figures; whatever is None is left out.
 
@@ -24,14 +49,7 @@ class Tracker:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise SettingsError(
-                "tensorboard is not installed, but the run's curves are wanted",
-                hint='pip install "decloud-trainer[track]", or config --set tensorboard=false',
-            ) from error
-        self._writer: Any = SummaryWriter(str(folder / FOLDER))
+        self._writer = _writer(folder / FOLDER)
 
     def progress(self, steps: int, told: Progress) -> None:
         """While it trains; `steps` counts from the run's beginning."""

@@ -18,7 +18,6 @@ from decloud_trainer.errors import (
     SettingsError,
     StoreUnavailable,
 )
-from decloud_trainer.store import backend as backends
 from decloud_trainer.store.backend import Folder
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.collect import collect, plan
@@ -152,9 +151,7 @@ def test_what_a_crash_leaves_is_harmless(store: Store, tmp_path: Path) -> None:
     assert not list(problems(store))
 
 
-def test_transient_failures_are_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transient_failures_are_tried_again(tmp_path: Path) -> None:
     """After 1, 2 and 4 seconds; then the failure is told."""
     slept: list[float] = []
     failures = iter([True, True, True])
@@ -166,8 +163,7 @@ def test_transient_failures_are_tried_again(
                 raise StoreUnavailable("the answer was lost")
             return done
 
-    store = Store(Shaky(tmp_path), "shaky")
-    store.backend = backends.Retrying(Shaky(tmp_path), slept.append)
+    store = Store(Shaky(tmp_path), "shaky", sleep=slept.append)
     version = store.commit([b"x"], "once")
     assert slept == [1.0, 2.0, 4.0]
     assert list(store.log()) == [version]
@@ -176,9 +172,8 @@ def test_transient_failures_are_tried_again(
         def read(self, key: str) -> bytes | None:
             raise StoreUnavailable("nobody there")
 
-    store.backend = backends.Retrying(Gone(tmp_path), slept.append)
     with pytest.raises(StoreUnavailable, match="nobody there"):
-        store.get_head()
+        Store(Gone(tmp_path), "gone", sleep=slept.append).get_head()
 
 
 def files_of(path: Path) -> Iterator[Path]:

@@ -1,0 +1,160 @@
+"""The parts of ``store`` that open a version's content: weights, states, differences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decloud_trainer.cli.chains import CHAIN, CODES, VERSION, opened_chain, version_json
+from decloud_trainer.cli.output import JSON_OPTION, print_json, print_table
+from decloud_trainer.errors import DecloudError
+
+
+@click.command(
+    epilog="\b\nExamples:\n  decloud-trainer store export prod 12 model.safetensors"
+    "\n  decloud-trainer store export prod release-1 model.pt --format torch" + CODES
+)
+@CHAIN
+@VERSION
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["safetensors", "torch"]),
+    default="safetensors",
+    show_default=True,
+    help="What to write.",
+)
+def export(chain: str, version: str, file: Path, form: str) -> None:
+    """Write a version's model weights to a file."""
+    from decloud_trainer.training.snapshots import load_checkpoint, weights_file, weights_of
+
+    opened = opened_chain(chain)
+    found = opened.get_version(version)
+    weights = weights_of(load_checkpoint(opened, found))
+    if not weights:
+        raise DecloudError(f"{found.name} of {opened.where} holds no model")
+    _write(file, weights_file(weights, form))
+    click.echo(f"{len(weights)} tensors of {found.name} are in {file}")
+
+
+@click.command(
+    epilog="\b\nExample:\n  decloud-trainer store checkout prod 12 state.safetensors" + CODES
+)
+@CHAIN
+@VERSION
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def checkout(chain: str, version: str, file: Path) -> None:
+    """Write a version's whole content to a file, verified: model, optimiser and position."""
+    opened = opened_chain(chain)
+    found = opened.get_version(version)
+    _write(file, opened.read(found))
+    click.echo(f"{found.name}, {found.size:,} bytes, is in {file}")
+
+
+def _write(file: Path, data: bytes) -> None:
+    from decloud_trainer.files import write_atomic
+
+    try:
+        write_atomic(file, data)
+    except OSError as error:
+        raise DecloudError(f"can't write {file}: {error.strerror}") from error
+
+
+@click.command(
+    "import",
+    epilog="\b\nExample:\n  decloud-trainer store import prod state.safetensors -m 'from the lab'"
+    + CODES,
+)
+@CHAIN
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-m", "--message", default="", help="The commit's message; else the file's name.")
+@JSON_OPTION
+def import_file(chain: str, file: Path, message: str, as_json: bool) -> None:
+    """Append a training state that `checkout` wrote, or a model in safetensors."""
+    from decloud_trainer.training.snapshots import checkpoint_file, commit_checkpoint
+
+    opened = opened_chain(chain)
+    state = checkpoint_file(file)
+    made = commit_checkpoint(opened, state, message or f"imported {file.name}")
+    if as_json:
+        print_json(version_json(opened, made, opened.tags()))
+    else:
+        click.echo(f"{file} is {made.name} of {opened.where}")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  decloud-trainer store diff prod 3 7"
+    "\n  decloud-trainer store diff prod 3 7 --json" + CODES
+)
+@CHAIN
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@JSON_OPTION
+def diff(chain: str, first: str, second: str, as_json: bool) -> None:
+    """Show how two versions differ: metrics, settings, and how far each parameter moved."""
+    from decloud_trainer.training.snapshots import change_norms, load_checkpoint, weights_of
+
+    opened = opened_chain(chain)
+    one, other = opened.get_version(first), opened.get_version(second)
+    states = [load_checkpoint(opened, each) for each in (one, other)]
+    norms = change_norms(*(weights_of(state) for state in states))
+    names = dict.fromkeys([*one.metrics, *other.metrics])
+    metrics = {name: (one.metrics.get(name), other.metrics.get(name)) for name in names}
+    keys = dict.fromkeys(key for state in states for key in state.document)
+    changed = {
+        key: tuple(state.document.get(key) for state in states)
+        for key in keys
+        if states[0].document.get(key) != states[1].document.get(key)
+    }
+    if as_json:
+        told = {"a": one.name, "b": other.name, "metrics": metrics, "document": changed}
+        print_json({**told, "parameters": norms})
+        return
+    rows = [
+        [f"metric {name}", _text(a), _text(b), ""] for name, (a, b) in metrics.items() if a != b
+    ]
+    rows += [[key, _text(a), _text(b), ""] for key, (a, b) in changed.items()]
+    rows += [[name, "", "", _moved(norm)] for name, norm in norms.items() if norm != 0]
+    if not rows:
+        click.echo("the two versions are equal")
+        return
+    print_table(["", one.name, other.name, "Moved by"], rows)
+    still = sum(norm == 0 for norm in norms.values())
+    if still:
+        click.echo(f"\n{still} parameters are the same in both")
+
+
+def _moved(norm: float | None) -> str:
+    return "another shape" if norm is None else f"{norm:.4g}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@click.command(
+    epilog="\b\nExample:\n  decloud-trainer store tensorboard prod --logdir runs"
+    "\n\nThen: tensorboard --logdir runs" + CODES
+)
+@CHAIN
+@click.option(
+    "--logdir",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for TensorBoard.",
+)
+def tensorboard(chain: str, logdir: Path) -> None:
+    """Write the metrics of all versions for TensorBoard (extra: track)."""
+    from decloud_trainer.training.track import write_metrics
+
+    opened = opened_chain(chain)
+    rows = [(version.counter, version.metrics) for version in opened.log()]
+    write_metrics(logdir, list(reversed(rows)))
+    click.echo(f"the metrics of {len(rows)} versions are in {logdir}")
