@@ -34,10 +34,10 @@ class Strategy:
     """
 
     optimizer: str = "adam"
-    schedule: str = "cosine"
-    warmup: float = 0.1
+    schedule: str = "trapezoidal"
+    warmup: float = 0.05
     averaging: str = "ema"
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     augment: str = "none"
     weight_decay: float = 0.0
     clip_norm: float = 0.0
