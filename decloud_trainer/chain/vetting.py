@@ -125,7 +125,7 @@ def _fits(
         absent = account.optional and key == wanted.program
         if not absent and key != derived.get(account.name):
             return False
-        may_write = account.writable or key == wanted.wallet
+        may_write = (account.writable and not absent) or key == wanted.wallet
         if key in writable and not may_write:
             return False
     return True
