@@ -302,9 +302,10 @@ def _ask_pins(answers: Answers, now: Settings) -> None:
         return
     text = "IPFS (Pinata), where gradients are uploaded: https://app.pinata.cloud/keys"
     click.echo("\n" + folded("5. ", text))
-    known = now.pinata_jwt or (now.pinata_api_key and now.pinata_secret_key)
+    pinata = now.pinata_jwt or (now.pinata_api_key and now.pinata_secret_key)
+    known = pinata or now.kubo_api_url or now.pinning_api_url
     if known:
-        click.echo("   There are credentials; skip keeps them.")
+        click.echo("   A pin service is configured; skip keeps it.")
     choice = click.prompt(
         "   jwt, keys (API key and secret) or skip",
         type=click.Choice(["jwt", "keys", "skip"]),

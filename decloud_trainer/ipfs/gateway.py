@@ -22,6 +22,7 @@ from decloud_trainer.ipfs.http import (
 )
 
 _MAX_REDIRECTS = 5
+_MAX_LENGTH_DIGITS = 20  # Python refuses to read numbers of thousands of digits
 _MAX_WAITS = 3  # times that one request waits as Retry-After asks
 
 
@@ -165,7 +166,8 @@ class Answer:
     @property
     def length(self) -> int | None:
         text = self.response.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdecimal() else None
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_LENGTH_DIGITS
+        return int(text) if is_number else None
 
     def continues_at(self, offset: int) -> bool:
         """Whether the body goes on exactly where we left off."""

@@ -22,7 +22,16 @@ from decloud_trainer.errors import (
     SettingsError,
     TooLarge,
 )
-from decloud_trainer.ipfs.cid import V0, V1, Cid, Codec, Profile, build_file, build_folder
+from decloud_trainer.ipfs.cid import (
+    V0,
+    V1,
+    V1_WRAPPED,
+    Cid,
+    Codec,
+    Profile,
+    build_file,
+    build_folder,
+)
 from decloud_trainer.ipfs.gateway import Patience
 from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.scores import Scores
@@ -119,19 +128,41 @@ def test_the_next_gateway_is_asked_after_wrong_bytes(
     assert (tmp_path / "model").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("position", range(5))
-def test_one_flipped_bit_in_any_block_is_refused(
-    gateway: Callable[[Handler], Served], position: int, tmp_path: Path
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("profile", [V0, V1, V1_WRAPPED])
+def test_one_flipped_bit_in_any_piece_is_refused(
+    gateway: Callable[[Handler], Served], profile: Profile, tmp_path: Path
 ) -> None:
-    """A gateway that serves one damaged block gives no file, whichever block that is."""
+    """Whichever piece of the plain file it is in; the next gateway makes it good."""
+    cid = Blocks().add(DATA, profile)
+    right = gateway(in_ranges(DATA))
+    for piece in range(0, len(DATA), profile.chunk_bytes):
+        wrong = gateway(answering(flipped(DATA, min(piece + 100_000, len(DATA) - 1))))
+        with pytest.raises(ContentMismatch, match="wrong bytes"):
+            fetch([wrong.url], cid, tmp_path / "model")
+        assert fetch([wrong.url, right.url], cid, tmp_path / f"model {piece}") == DATA
+    assert len(os.listdir(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("profile", [V1, ODD])
+def test_one_flipped_bit_in_any_block_is_refused(
+    gateway: Callable[[Handler], Served], profile: Profile, tmp_path: Path
+) -> None:
+    """A gateway that serves one damaged block, root or leaf, gives no file."""
     blocks = Blocks()
-    cid = blocks.add(DATA, ODD if position % 2 else V1)
-    name = list(blocks)[position]
-    blocks[name] = blocks[name][:-1] + bytes([blocks[name][-1] ^ 1])
+    cid = blocks.add(DATA, profile)
     served = gateway(answering(b"wrong", blocks))
-    with pytest.raises(ContentMismatch, match=cid):
-        fetch([served.url], cid, tmp_path / "model")
-    assert os.listdir(tmp_path) == []
+    for name in list(blocks):
+        whole = blocks[name]
+        blocks[name] = flipped(whole, len(whole) // 2)
+        with pytest.raises(ContentMismatch, match="wrong blocks"):
+            fetch([served.url], cid, tmp_path / "model")
+        blocks[name] = whole
+    assert fetch([served.url], cid, tmp_path / "model") == DATA
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_unusual_cuts_are_verified_block_by_block(
@@ -167,6 +198,36 @@ def test_an_existing_right_file_needs_no_network(tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="connection failed"):
         fetch([nobody], cid, into)
     assert into.read_bytes() == b"other"
+
+
+def test_a_damaged_file_is_noticed_and_fetched_again(
+    gateway: Callable[[Handler], Served], tmp_path: Path
+) -> None:
+    """One bit that the disk lost is enough."""
+    cid = Blocks().add(DATA)
+    into = tmp_path / "model"
+    into.write_bytes(flipped(DATA, 500_000))
+    served = gateway(answering(DATA))
+    assert fetch([served.url], cid, into) == DATA
+    assert len(served.seen) == 1
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "9" * 5000, "-1", "x"])
+def test_nonsense_for_a_length_is_passed_over(
+    gateway: Callable[[Handler], Served], length: str, tmp_path: Path
+) -> None:
+    """The limit holds while bytes arrive, whatever was declared."""
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+
+    async def raw(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        if not request.query:
+            request.transport.write(answer.encode() + DATA)  # type: ignore[attr-defined]
+        request.transport.close()
+        raise asyncio.CancelledError
+
+    wrong, right = gateway(raw), gateway(in_ranges(DATA))
+    assert fetch([wrong.url, right.url], Blocks().add(DATA), tmp_path / "model") == DATA
 
 
 @pytest.mark.parametrize("status", [403, 404, 410, 429, 500, 502, 504])
