@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from decloud_trainer.errors import HostileFile, TrainingError
-from decloud_trainer.files import make_private_dir, sha256_file
 from decloud_trainer.jobs.model import Job, JobState
+from decloud_trainer.rounds import recall
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.models import model_path, verified_model
@@ -85,11 +85,17 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
     }
     if plan.tokenizer:
         spec["tokenizer"] = plan.tokenizer
+    kept = parts.models_dir.with_name("known-models.json")
+    known = await asyncio.to_thread(recall.recalled, kept, model, spec)
+    if known is not None:
+        return known
     try:
-        return await run_job(parts, entry, "inspect", spec)
+        report = await run_job(parts, entry, "inspect", spec)
     except HostileFile:
         model.unlink(missing_ok=True)
         raise
+    await asyncio.to_thread(recall.remember, kept, model, spec, report)
+    return report
 
 
 async def train_round(
