@@ -17,13 +17,16 @@ import torch
 from torch import nn
 from torchvision import transforms
 
+from decloud_trainer.training.choices import Choices
 from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.datasets import load
 from decloud_trainer.training.device import Device, choose_device
-from decloud_trainer.training.loop import Plan, train
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.loop import train
 from decloud_trainer.training.networks import Architecture, SimpleCNN
 from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import DataSpec
+from decloud_trainer.training.state import Plan, Training
 
 BATCH_SIZE = 32
 
@@ -68,15 +71,9 @@ def _our_loop(samples: Samples, device: Device) -> Callable[[], None]:
     task = ClassifierTask(SimpleCNN(10), samples, BATCH_SIZE, 0, device)
 
     def one_epoch() -> None:
-        plan = Plan(epochs=1, max_epochs=1, learning_rate=0.001, seed=0)
-        for _ in train(
-            task,
-            plan,
-            device,
-            clock=time.monotonic,
-            progress=lambda _: None,
-            should_stop=lambda: False,
-        ):
+        plan = Plan(learning_rate=0.001, seed=0)
+        training = Training(task, plan, device, Choices(total_steps=task.batches_per_epoch))
+        for _ in train(training, task.batches_per_epoch, Hooks(time.monotonic)):
             pass
 
     return one_epoch

@@ -13,7 +13,7 @@ from torch.nn import functional
 from decloud_trainer.errors import SettingsError, TrainingError
 from decloud_trainer.training.augment import NOTHING, augment, changes_for
 from decloud_trainer.training.convention import has_batchnorm
-from decloud_trainer.training.device import Device
+from decloud_trainer.training.device import FORMATS, Device
 from decloud_trainer.training.evaluate import percent
 from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import Modality
@@ -81,8 +81,8 @@ class ClassifierTask:
         dataset: str = "",
         chosen: NDArray[np.int64] | None = None,
     ) -> None:
-        # channels_last is the faster layout for convolutions; results stay repeatable.
-        self._memory_format = torch.channels_last
+        # channels_last is mostly the faster layout for convolutions; results stay repeatable.
+        self._memory_format = FORMATS[device.memory_format]
         self.model = model.to(device.torch, memory_format=self._memory_format)  # type: ignore[call-overload]
         self._modality = samples.modality
         self._inputs = torch.from_numpy(samples.inputs)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def count_correct(
@@ -32,3 +34,52 @@ def count_correct(
 def percent(correct: int, total: int) -> float:
     """100 x correct / total; 0 for nothing."""
     return 100.0 * correct / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a network does on labelled samples.
+
+    Attributes:
+        accuracy: in percent.
+        loss: mean cross-entropy.
+        predicted, present: how many classes it names, and how many there are among the labels.
+    """
+
+    accuracy: float
+    loss: float
+    predicted: int
+    present: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Does it give one answer to everything, where there are several?"""
+        return self.predicted < 2 <= self.present
+
+
+def judge(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Verdict:
+    """The verdict over (inputs, labels) batches, in eval mode and the caller's precision.
+
+    Reads figures back from the device once, at the end.
+    """
+    model.eval()
+    correct: Tensor | float = 0.0
+    loss: Tensor | float = 0.0
+    seen: list[Tensor] = []
+    with torch.inference_mode():
+        for inputs, labels in batches:
+            logits = model(inputs).float()
+            loss = loss + functional.cross_entropy(logits, labels, reduction="sum")
+            answers = logits.argmax(dim=1)
+            correct = correct + (answers == labels).sum()
+            seen.append(torch.stack([answers, labels]))
+    if not seen:
+        raise ValueError("nothing to judge by")
+    answers, labels = torch.cat(seen, dim=1)
+    total = len(labels)
+    return Verdict(
+        percent(int(correct), total),
+        float(loss) / total,
+        len(answers.unique()),
+        len(labels.unique()),
+    )

@@ -1,43 +1,26 @@
-"""The one training loop. It knows a task, a plan and a clock: no files, rounds or networks."""
+"""The one training loop. It knows a training and its hooks: no files, rounds or networks."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
-from decloud_trainer.errors import Diverged
-from decloud_trainer.training.device import Device
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.memory import used_bytes
 from decloud_trainer.training.results import Progress
-from decloud_trainer.training.task import Step, Task, seed_for
+from decloud_trainer.training.state import Training, on_cpu
+from decloud_trainer.training.task import Task
 
 Batch = TypeVar("Batch")
+Cut: TypeAlias = Literal["deadline", "stop"]
 
 PROGRESS_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to train.
-
-    Attributes:
-        epochs: how many are planned; for the display.
-        max_epochs: where the loop ends if nobody ends it before.
-        max_batches: upper limit for each epoch; 0 = all.
-        deadline: no batch is begun at or after it, by the loop's clock; None = no limit.
-    """
-
-    epochs: int
-    max_epochs: int
-    learning_rate: float
-    seed: int
-    max_batches: int = 0
-    deadline: float | None = None
+# Keeping the state may take one part of so many of the time.
+CHECKPOINT_SHARE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +30,7 @@ class Epoch:
     Attributes:
         number: from 1.
         loss: mean over its samples; None when it has no batch.
+        seconds: of training; what others did in the meantime isn't counted.
         stopped: what cut it short (it is then the last); None when it is whole.
     """
 
@@ -56,128 +40,151 @@ class Epoch:
     loss: float | None
     metrics: dict[str, float]
     seconds: float
-    stopped: Literal["deadline", "stop"] | None
+    stopped: Cut | None
 
 
-def train(
-    task: Task[Batch],
-    plan: Plan,
-    device: Device,
-    *,
-    clock: Callable[[], float],
-    progress: Callable[[Progress], None],
-    should_stop: Callable[[], bool],
-) -> Iterator[Epoch]:
-    """Train `task.model` in place, giving control back after every epoch.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A pause between two steps, in which the training may be looked at, copied, or ended.
 
-    Whoever iterates decides what an epoch was worth, keeps the best state (`state_of`) and ends
-    the iteration. `should_stop` and the deadline are looked at before every batch; an exception
-    that a callback raises ends the run there. Equal seed, data, threads and torch version give
-    equal weights on a CPU, bit for bit.
+    Attributes:
+        kind: ``look`` = the state is worth being judged; ``save`` = worth being kept; ``epoch`` =
+            an epoch is over, or the whole run.
+        epoch: as far as it has come.
+    """
+
+    kind: Literal["look", "save", "epoch"]
+    epoch: Epoch
+
+
+def train(training: Training[Batch], until: int, hooks: Hooks) -> Iterator[Moment]:
+    """Train until `until` steps have been done, giving control back at every `Moment`.
+
+    Whoever iterates decides what the state is worth, where it is kept, and when it is enough.
+    `hooks.should_stop` and the deadline are looked at before every batch; an exception that a hook
+    raises ends the run there. Equal seed, data, threads and torch version give equal weights on a
+    CPU, bit for bit, whether a run is interrupted, restored and gone on with, or not.
 
     Raises:
-        Diverged: the loss is no longer finite.
+        Diverged: the loss is no longer finite, or has run away. The training can be restored.
     """
-    optimizer = torch.optim.Adam(
-        task.model.parameters(),
-        lr=plan.learning_rate,
-        fused=device.torch.type in ("cpu", "cuda"),
-    )
-    for number in range(1, plan.max_epochs + 1):
-        torch.manual_seed(seed_for(plan.seed, number, "model"))
-        task.model.train()
-        planned = min(plan.max_batches or task.batches_per_epoch, task.batches_per_epoch)
-        tally = _Tally(number, planned, clock())
-        stopped: Literal["deadline", "stop"] | None = None
-        for batch in itertools.islice(task.batches(number), planned):
-            now = clock()
-            if should_stop():
-                stopped = "stop"
-            elif plan.deadline is not None and now >= plan.deadline:
-                stopped = "deadline"
-            if stopped:
+    clock, plan = hooks.clock, training.plan
+    now = reported = kept = clock()
+    pause_s = plan.checkpoint_every_s
+    cut: Cut | None = None
+    while training.step < until and cut is None:
+        training.resume()
+        tally, first = training.tally, training.position
+        left = min(training.per_epoch - first, until - training.step)
+        for batch in itertools.islice(training.task.batches(tally.epoch, first), left):
+            last, now = now, clock()
+            tally.seconds += now - last
+            cut = _cut(training, now, hooks)
+            if cut:
                 break
-            if now - tally.reported >= PROGRESS_INTERVAL_S:
-                tally.reported = now
-                progress(tally.progress(task, plan, now))
+            if now - reported >= PROGRESS_INTERVAL_S:
+                reported = now
+                training.check()
+                hooks.progress(_progress(training, until, now))
 
-            with device.precision():
-                step = task.step(batch)
-            optimizer.zero_grad(set_to_none=True)
-            step.loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            tally.add(step)
+            training.train_on(batch)
 
+            # Moments within an epoch; those at its end come below.
+            if training.step == until or not training.position:
+                continue
+            if _is_look(training):
+                yield _moment("look", training)
+                now = _resumed(training, hooks)
+            if plan.checkpoint_every_s and now - kept >= pause_s:
+                yield _moment("save", training)
+                before, now = now, _resumed(training, hooks)
+                kept, pause_s = now, _next_pause(training, now - before)
+
+        last, now = now, clock()
+        tally.seconds += now - last
+        training.check()
+        hooks.progress(_progress(training, until, now))
+        if cut or training.step == until or _is_look(training):
+            yield _moment("look", training)
+        yield _moment("epoch", training, cut)
         now = clock()
-        loss = tally.loss()
-        progress(tally.progress(task, plan, now))
-        metrics = tally.metrics(task)
-        yield Epoch(
-            number, tally.batches, tally.samples, loss, metrics, now - tally.started, stopped
-        )
-        if stopped:
-            return
+        if plan.checkpoint_every_s and now - kept >= pause_s and cut is None:
+            yield _moment("save", training)
+            before, now = now, clock()
+            kept, pause_s = now, _next_pause(training, now - before)
+
+
+def _cut(training: Training[Batch], now: float, hooks: Hooks) -> Cut | None:
+    if hooks.should_stop():
+        return "stop"
+    deadline = training.plan.deadline
+    return "deadline" if deadline is not None and now >= deadline else None
+
+
+def _is_look(training: Training[Batch]) -> bool:
+    every, step = training.plan.look_every, training.step
+    return step == training.plan.look_at or bool(every and step % every == 0)
+
+
+def _next_pause(training: Training[Batch], cost_s: float) -> float:
+    return max(training.plan.checkpoint_every_s, CHECKPOINT_SHARE * cost_s)
+
+
+def _moment(
+    kind: Literal["look", "save", "epoch"], training: Training[Batch], cut: Cut | None = None
+) -> Moment:
+    training.check()
+    training.pause()
+    tally = training.tally
+    epoch = Epoch(
+        tally.epoch,
+        tally.batches,
+        tally.samples,
+        tally.loss(),
+        _metrics(training),
+        tally.seconds,
+        cut,
+    )
+    return Moment(kind, epoch)
+
+
+def _resumed(training: Training[Batch], hooks: Hooks) -> float:
+    training.resume()
+    return hooks.clock()
+
+
+def _metrics(training: Training[Batch]) -> dict[str, float]:
+    tally = training.tally
+    if not tally.samples:
+        return {}
+    sums = {name: float(value) for name, value in tally.sums.items()}
+    return training.task.metrics(sums, tally.samples)
+
+
+def _progress(training: Training[Batch], until: int, now: float) -> Progress:
+    tally = training.tally
+    seconds = max(tally.seconds, 1e-9)
+    eta_s = None
+    if tally.batches:
+        eta_s = (until - training.step) * seconds / tally.batches
+        if training.plan.deadline is not None:
+            eta_s = min(eta_s, max(training.plan.deadline - now, 0.0))
+    return Progress(
+        stage="train",
+        epoch=tally.epoch,
+        epochs=-(-until // training.per_epoch),
+        batch=tally.batches,
+        batches=training.per_epoch,
+        loss=tally.loss(),
+        accuracy=_metrics(training).get("accuracy"),
+        samples_per_s=tally.samples / seconds,
+        eta_s=eta_s,
+        learning_rate=training.learning_rate,
+        memory_bytes=used_bytes(training.device),
+    )
 
 
 def state_of(task: Task[Batch]) -> dict[str, Tensor]:
     """Copies on the CPU of the model's state and the task's extra state, as they are now."""
     state = {**task.model.state_dict(), **task.extra_state()}
-    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
-
-
-@dataclass(slots=True)
-class _Tally:
-    """An epoch's running sums. They stay tensors until someone wants to see them."""
-
-    epoch: int
-    planned: int
-    started: float
-    batches: int = 0
-    samples: int = 0
-    loss_sum: Tensor | None = None
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    reported: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.reported = self.started
-
-    def add(self, step: Step) -> None:
-        self.batches += 1
-        self.samples += step.samples
-        loss = step.loss.detach() * step.samples
-        self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
-        for name, value in step.sums.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def loss(self) -> float | None:
-        """The mean so far. Waits for the device."""
-        if self.loss_sum is None:
-            return None
-        mean = float(self.loss_sum) / self.samples
-        if not math.isfinite(mean):
-            raise Diverged(
-                f"the loss became {mean} within batch {self.batches} of epoch {self.epoch}",
-                hint="lower the learning rate",
-            )
-        return mean
-
-    def metrics(self, task: Task[Batch]) -> dict[str, float]:
-        if not self.samples:
-            return {}
-        return task.metrics({key: float(value) for key, value in self.sums.items()}, self.samples)
-
-    def progress(self, task: Task[Batch], plan: Plan, now: float) -> Progress:
-        seconds = max(now - self.started, 1e-9)
-        epochs = max(plan.epochs, self.epoch)
-        left = (epochs - self.epoch + 1) * self.planned - self.batches
-        return Progress(
-            stage="train",
-            epoch=self.epoch,
-            epochs=epochs,
-            batch=self.batches,
-            batches=self.planned,
-            loss=self.loss(),
-            accuracy=self.metrics(task).get("accuracy"),
-            samples_per_s=self.samples / seconds,
-            eta_s=left * seconds / self.batches if self.batches else None,
-        )
+    return {key: on_cpu(value) for key, value in state.items()}

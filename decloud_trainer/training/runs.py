@@ -1,313 +1,430 @@
-"""What a training child needs torch for: inspecting a model, and training it."""
+"""A whole training run: from a base model and data to the artefact, its score and its record."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import itertools
+import json
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+import decloud_trainer
 from decloud_trainer import files
-from decloud_trainer.errors import CorruptionError, Diverged, OutOfTime, UnknownArchitecture
+from decloud_trainer.errors import (
+    CorruptionError,
+    Diverged,
+    OutOfTime,
+    SettingsError,
+    UnknownArchitecture,
+)
 from decloud_trainer.training import datasets
-from decloud_trainer.training.artifacts import Loaded, difference, load_model, serialise
-from decloud_trainer.training.classifier_task import ClassifierTask, check_batch_size, check_labels
-from decloud_trainer.training.convention import (
-    MEASURED_BATCHES,
-    STATISTICS,
-    carried,
-    has_batchnorm,
-    measure_statistics,
-    submittable,
-)
+from decloud_trainer.training.artifacts import Loaded, load_model
+from decloud_trainer.training.checkpoint import Checkpoint
+from decloud_trainer.training.choices import Choices
+from decloud_trainer.training.classifier_task import ClassifierTask, check_labels
+from decloud_trainer.training.convention import carried
+from decloud_trainer.training.course import Course
 from decloud_trainer.training.device import Device, choose_device
-from decloud_trainer.training.loop import Epoch, Plan, state_of, train
-from decloud_trainer.training.memory import check_fits
-from decloud_trainer.training.networks import Architecture, Shape, recognise
-from decloud_trainer.training.results import ModelInfo, Preview, Progress, Stopped, TrainResult
-from decloud_trainer.training.samples import SIDE, Samples
+from decloud_trainer.training.fitting import check_inputs, has_same_words, tokenizer_for
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.horizon import steps_per_second, total_steps
+from decloud_trainer.training.inspection import settled
+from decloud_trainer.training.loop import state_of
+from decloud_trainer.training.memory import check_fits, peak_bytes
+from decloud_trainer.training.networks import Architecture, recognise
+from decloud_trainer.training.outcome import Artifact, Maker
+from decloud_trainer.training.record import Point, RunRecord, write
+from decloud_trainer.training.results import Progress, TrainResult
+from decloud_trainer.training.samples import Dataset, Samples
 from decloud_trainer.training.scoring import Scorer
-from decloud_trainer.training.spec import (
-    AUTO_EPOCHS,
-    MAX_MODEL_BYTES,
-    ArtifactSpec,
-    InspectSpec,
-    TrainSpec,
-)
+from decloud_trainer.training.selection import Candidate, Judge, Selection, divide, look_every
+from decloud_trainer.training.spec import AUTO, MAX_MODEL_BYTES, DataSpec, TrainSpec
+from decloud_trainer.training.state import Plan, Training
+from decloud_trainer.training.track import Tracker
 
 log = logging.getLogger(__name__)
 
 ARTIFACT = "gradient.pt"
+# The artefact of the best state so far, while a run is under way.
+SO_FAR = "so-far.pt"
 # Passes after the planned ones, while the preview doesn't beat the base and no deadline ends it.
 EXTRA_EPOCHS = 20
-BENCHMARK_S = 0.7
-# For three batches; where they take longer, the measurement ends with the batch then under way.
-WARM_UP_S = 3.0
 # Rather too slow: differences, serialising, reading back and writing an artefact.
 STORED_BYTES_PER_S = 100e6
-BENCHMARK_BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a run needs from outside. Times are unix seconds."""
-
-    clock: Callable[[], float]
-    progress: Callable[[Progress], None]
-    should_stop: Callable[[], bool]
-
-
-def inspect_model(spec: InspectSpec, hooks: Hooks) -> ModelInfo:
-    """Load a stranger's model safely, recognise it, and measure how fast it trains here.
-
-    Raises:
-        HostileFile, TooLarge, ContentMismatch: the file must not be used.
-        UnknownArchitecture: it is no network that we know.
-        TrainingError: this machine's memory can't hold its training.
-        SettingsError: the device asked for isn't there, or the batch size can't train the network.
-    """
-    hooks.progress(Progress("load"))
-    loaded = load_model(spec.model, spec.max_bytes, spec.sha256)
-    architecture = recognise(loaded.shapes)
-    device = choose_device(spec.device, spec.threads)
-    check_batch_size(architecture.empty(), spec.batch_size)
-    memory_bytes = check_fits(architecture, spec.batch_size, device)
-    return ModelInfo(
-        architecture=architecture.name,
-        classes=architecture.classes,
-        parameters=sum(math.prod(shape) for shape in architecture.parameters().values()),
-        sha256=loaded.sha256,
-        bytes=loaded.bytes,
-        samples_per_s=_benchmark(loaded, architecture, device, hooks),
-        device=device.name,
-        threads=device.threads,
-        precision=device.precision_name,
-        torch=torch.__version__,
-        memory_bytes=memory_bytes,
-    )
-
-
-def _benchmark(loaded: Loaded, architecture: Architecture, device: Device, hooks: Hooks) -> float:
-    """Samples per second of the real loop on made-up images, after a warm-up if that is quick."""
-    random = np.random.default_rng(0)
-    samples = Samples(
-        random.integers(0, 256, (BENCHMARK_BATCH * 500, SIDE, SIDE), dtype=np.uint8),
-        random.integers(0, architecture.classes, BENCHMARK_BATCH * 500, dtype=np.int64),
-    )
-    model = architecture.with_weights(loaded.tensors)
-    task = ClassifierTask(model, samples, BENCHMARK_BATCH, 0, device)
-    speed = 0.0
-    for max_batches, seconds in ((3, WARM_UP_S), (0, BENCHMARK_S)):
-        plan = Plan(1, 1, 1e-6, 0, max_batches, deadline=hooks.clock() + seconds)
-        for epoch in train(
-            task,
-            plan,
-            device,
-            clock=hooks.clock,
-            progress=lambda _: None,
-            should_stop=hooks.should_stop,
-        ):
-            speed = epoch.samples / max(epoch.seconds, 1e-9)
-            if epoch.seconds >= WARM_UP_S:
-                return round(speed, 1)
-    return round(speed, 1)
 
 
 def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
-    """Train, make the artefact, preview its score; the best artefact ends in `folder`.
+    """Train, make the artefact of the best state, preview its score, and write the run's record.
 
-    The planned epochs are trained before anything is scored. While the preview then doesn't beat
-    the base, and `until_improved` asks for it, training goes on epoch by epoch: until the
-    deadline, or without one for 20 more. The best of the artefacts scored is the result. A stop
-    or the deadline scores what there is.
+    A checkpoint of the same run is gone on from. The planned epochs are trained before anything is
+    previewed. While the preview then doesn't beat the base, and `until_improved` asks for it,
+    training goes on epoch by epoch: until the deadline, or without one for 20 more. A stop or the
+    deadline ends it with the best there is. In `folder` are then the artefact and ``run.json``.
 
     Raises:
         HostileFile, TooLarge, ContentMismatch, UnknownArchitecture: the model can't be used.
         DatasetUnavailable, TrainingError: the data can't, or the memory doesn't suffice.
         OutOfTime: it was stopped before the first batch.
-        Diverged: the weights are of no use.
+        Diverged: no usable state has been reached.
     """
     started = hooks.clock()
-    if spec.deadline is not None and started >= spec.deadline:
+    kept = _latest(spec, hooks)
+    if kept is None and spec.deadline is not None and started >= spec.deadline:
         raise OutOfTime("the deadline had passed before the training began")
+    try:
+        run = _resumed(spec, folder, hooks, kept) if kept else None
+        run = run or _Run(spec, folder, hooks, None)
+        run.train()
+        return run.finish(hooks.clock() - started)
+    finally:
+        if hooks.checkpoints is not None:
+            hooks.checkpoints.close()
+
+
+def run_digest(spec: TrainSpec) -> str:
+    """What a run is known by: all that its result depends on, but not when it has to be over."""
+    values = spec.to_json()
+    for name in ("deadline", "checkpoint_every_s", "tensorboard"):
+        del values[name]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _latest(spec: TrainSpec, hooks: Hooks) -> Checkpoint | None:
+    kept = hooks.checkpoints.latest() if hooks.checkpoints is not None else None
+    if kept is not None and kept.document.get("run") != run_digest(spec):
+        log.warning("the checkpoint here is of another run; this one begins anew")
+        return None
+    return kept
+
+
+def _resumed(spec: TrainSpec, folder: Path, hooks: Hooks, kept: Checkpoint) -> _Run | None:
+    """The run as it was; None if it can't be gone on with here."""
+    try:
+        return _Run(spec, folder, hooks, kept)
+    except (CorruptionError, SettingsError) as error:
+        log.warning("%s; the run begins anew", error)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What a run is made of: files that were read and data that was opened."""
+
+    loaded: Loaded
+    architecture: Architecture
+    dataset: Dataset
+    preview: Dataset | None
+    scorer: Scorer | None
+    scoring_s: float
+
+
+def _gather(spec: TrainSpec, hooks: Hooks) -> _Material:
     hooks.progress(Progress("load"))
     # Before the device: a GPU's driver would count against the limit that holds while loading.
     loaded = load_model(spec.model.path, MAX_MODEL_BYTES, spec.model.sha256)
-    architecture = _expected_architecture(loaded, spec)
-    device = choose_device(spec.device, spec.threads)
-    check_fits(architecture, spec.batch_size, device)
-    hooks.progress(Progress("data"))
-    samples = datasets.load(spec.data).split("train")
-    check_labels(samples, architecture.classes, spec.data.name)
-
-    scale = spec.artifact.apply_scale
-    before_scoring = hooks.clock()
-    scorer = _make_scorer(spec, loaded, architecture, hooks)
-    scoring_s = hooks.clock() - before_scoring
-    task = ClassifierTask(
-        architecture.with_weights(loaded.tensors), samples, spec.batch_size, spec.seed, device
-    )
-    run = _Run(spec, loaded.tensors, carried(architecture, scale), folder, scorer)
-    ending_s = 1.5 * scoring_s + 0.5 + loaded.bytes / STORED_BYTES_PER_S
-    epochs = train(
-        task,
-        _plan(spec, scorer, ending_s),
-        device,
-        clock=hooks.clock,
-        progress=hooks.progress,
-        should_stop=hooks.should_stop,
-    )
-    try:
-        for epoch in epochs:
-            run.record(epoch)
-            if run.is_due(epoch):
-                run.consider(_scored_state(task, loaded, run.carried, device))
-            if run.is_enough(epoch):
-                break
-    except Diverged as error:
-        if run.best is None:
-            raise
-        log.warning("%s; the best artefact from before is kept", error)
-    return run.result(device, hooks.clock() - started)
-
-
-def _scored_state(
-    task: ClassifierTask, loaded: Loaded, keys: Mapping[str, Shape], device: Device
-) -> dict[str, Tensor]:
-    """The state that the scoring side shall arrive at, as far as an artefact can carry it."""
-    if has_batchnorm(task.model):
-        # Epoch 0 is never trained. The same samples each time: a run can be repeated.
-        batches = itertools.islice(task.batches(0), MEASURED_BATCHES)
-        measure_statistics(task.model, (inputs for inputs, _ in batches), device)
-    return submittable(task.model, state_of(task), loaded.tensors, keys)
-
-
-def _expected_architecture(loaded: Loaded, spec: TrainSpec) -> Architecture:
-    found = recognise(loaded.shapes)
-    if (found.name, found.classes) != (spec.architecture, spec.classes):
+    architecture = recognise(loaded.shapes)
+    if (architecture.name, architecture.classes) != (spec.architecture, spec.classes):
         raise UnknownArchitecture(
-            f"the model is {found.name} with {found.classes} classes, "
+            f"the model is {architecture.name} with {architecture.classes} classes, "
             f"the job says {spec.architecture} with {spec.classes}",
             hint="inspect the model again",
         )
-    return found
+    return _Material(loaded, architecture, *_open_data(spec, loaded, architecture, hooks))
 
 
-def _make_scorer(
+def _open_data(
     spec: TrainSpec, loaded: Loaded, architecture: Architecture, hooks: Hooks
-) -> Scorer | None:
-    if spec.preview is None:
-        return None
-    held_out = datasets.load(spec.preview).split("test")
-    check_labels(held_out, architecture.classes, spec.preview.name)
-    return Scorer(loaded.tensors, architecture, held_out, spec.artifact.apply_scale, hooks.progress)
+) -> tuple[Dataset, Dataset | None, Scorer | None, float]:
+    hooks.progress(Progress("data"))
+    tokenizer = tokenizer_for(architecture, spec.tokenizer)
+    dataset = datasets.load(spec.data, tokenizer)
+    check_inputs(dataset.split("train"), architecture, spec.data.name)
+    check_labels(dataset.split("train"), architecture.classes, spec.data.name)
+    if spec.preview is None or not has_same_words(architecture, spec.data, spec.preview):
+        return dataset, None, None, 0.0
+    preview = datasets.load(spec.preview, tokenizer)
+    test = preview.split("test")
+    check_inputs(test, architecture, spec.preview.name)
+    check_labels(test, architecture.classes, spec.preview.name)
+    before = hooks.clock()
+    scale = spec.artifact.apply_scale
+    scorer = Scorer(loaded.tensors, architecture, test, scale, hooks.progress)
+    return dataset, preview, scorer, hooks.clock() - before
 
 
-def planned_epochs(spec: TrainSpec) -> int:
-    return AUTO_EPOCHS if spec.epochs == "auto" else spec.epochs
-
-
-def _plan(spec: TrainSpec, scorer: Scorer | None, ending_s: float) -> Plan:
-    """The loop's plan; its deadline leaves the time to score and store what it will have."""
-    extra = 0
-    if scorer and spec.until_improved:
-        extra = EXTRA_EPOCHS if spec.deadline is None else 10**6
-    return Plan(
-        epochs=planned_epochs(spec),
-        max_epochs=planned_epochs(spec) + extra,
-        learning_rate=spec.learning_rate,
-        seed=spec.seed,
-        max_batches=spec.max_batches,
-        deadline=None if spec.deadline is None else spec.deadline - ending_s,
-    )
-
-
-@dataclass(slots=True)
 class _Run:
-    """What has been trained and stored so far."""
+    """A run under way; made with a checkpoint it goes on from there.
 
-    spec: TrainSpec
-    base: dict[str, Tensor]
-    carried: dict[str, Shape]
-    folder: Path
-    scorer: Scorer | None
-    epochs: list[Epoch] = field(default_factory=list)
-    best: tuple[bytes, Preview | None] | None = None
+    Raises:
+        CorruptionError, SettingsError: the checkpoint can't be gone on from here.
+    """
 
-    @property
-    def batches(self) -> int:
-        return sum(epoch.batches for epoch in self.epochs)
+    def __init__(
+        self, spec: TrainSpec, folder: Path, hooks: Hooks, kept: Checkpoint | None
+    ) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._tracker = Tracker(folder) if spec.tensorboard else None
+        self._hooks = dataclasses.replace(hooks, progress=self._tell)
+        self._progress = hooks.progress
+        self._best_told: float | None = None
+        self._made: tuple[Candidate, Artifact] | None = None
+        self._material = _gather(spec, hooks)
+        decided = Choices.from_json(kept.document["choices"]) if kept else spec.choices
+        self.device = self._settle_device(decided)
+        self._compose(decided)
+        if kept:
+            self.course.restore(kept)
+            self.course.notes.append(f"resumed at step {self.training.step}")
+            log.info("resumed at step %d", self.training.step)
 
-    def record(self, epoch: Epoch) -> None:
-        self.epochs.append(epoch)
-        if not self.batches:
+    def _settle_device(self, decided: Choices | None) -> Device:
+        spec, material = self._spec, self._material
+        if decided:
+            device = choose_device(decided.device, decided.threads)
+            device = device.using(decided.precision, decided.memory_format)
+        else:
+            device = choose_device(spec.device, spec.threads)
+            device = settled(spec, material.architecture, material.loaded, device)
+        check_fits(material.architecture, spec.batch_size, device)
+        return device
+
+    def _compose(self, decided: Choices | None) -> None:
+        """Task, judge and plan, and how long it shall be."""
+        spec, material, device = self._spec, self._material, self.device
+        samples = material.dataset.split("train")
+        division = divide(np.asarray(samples.labels), spec.strategy.validation, spec.seed)
+        task = ClassifierTask(
+            material.architecture.with_weights(material.loaded.tensors),
+            samples,
+            spec.batch_size,
+            spec.seed,
+            device,
+            strategy=spec.strategy,
+            dataset=spec.data.name,
+            chosen=division.train if division.is_held_out else None,
+        )
+        judged = Samples(
+            np.ascontiguousarray(samples.inputs[division.judge]),
+            np.ascontiguousarray(samples.labels[division.judge]),
+            samples.modality,
+        )
+        judge = Judge(material.architecture, material.loaded.tensors, task, judged, device)
+        plan = self._plan(task, len(judged))
+        choices = decided or self._decide(task, plan)
+        wanted = (choices.chosen_step, choices.chosen_weights) if spec.choices else None
+        self.training = Training(task, plan, device, choices)
+        self.course = Course(
+            self.training,
+            Selection(judge, division.is_held_out, wanted),
+            self._hooks,
+            run_digest(spec),
+            self._hooks.clock(),
+            self._save_so_far,
+            self._point,
+        )
+        self._maker = Maker(
+            material.loaded.tensors,
+            judge.model,
+            carried(material.architecture, spec.artifact.apply_scale),
+            spec.artifact,
+            material.scorer,
+            (lambda state: judge.verdict(state).accuracy) if division.is_held_out else None,
+        )
+
+    def _plan(self, task: ClassifierTask, judged: int) -> Plan:
+        """Its deadline leaves the time to judge, score and store what there will be."""
+        spec, material = self._spec, self._material
+        most = task.batches_per_epoch
+        per_epoch = min(spec.max_batches or most, most)
+        tested = len(material.preview.split("test")) if material.preview else judged
+        previews = 3 if spec.artifact.dtype == AUTO else 1
+        judging_s = 2 * material.scoring_s * judged / tested
+        ending_s = 1.5 * previews * material.scoring_s + judging_s + 0.5
+        ending_s += previews * material.loaded.bytes / STORED_BYTES_PER_S
+        averages = spec.strategy.averaging != "none"
+        return Plan(
+            learning_rate=spec.learning_rate,
+            seed=spec.seed,
+            strategy=spec.strategy,
+            max_batches=spec.max_batches,
+            deadline=None if spec.deadline is None else spec.deadline - ending_s,
+            look_every=look_every(judged, spec.batch_size, per_epoch, averages),
+            look_at=spec.choices.chosen_step if spec.choices else -1,
+            checkpoint_every_s=spec.checkpoint_every_s,
+            is_replay=spec.choices is not None,
+        )
+
+    def _decide(self, task: ClassifierTask, plan: Plan) -> Choices:
+        """The horizon of a new run."""
+        spec, device = self._spec, self.device
+        speed, seconds = None, math.inf
+        if plan.deadline is not None:
+            left = plan.deadline - self._hooks.clock()
+            speed = steps_per_second(task, plan, device, self._hooks, left) if left > 0 else 0.0
+            seconds = plan.deadline - self._hooks.clock()
+        per_epoch = min(plan.max_batches or task.batches_per_epoch, task.batches_per_epoch)
+        return Choices(
+            device=device.name,
+            threads=device.threads,
+            precision=device.precision_name,
+            memory_format=device.memory_format,
+            total_steps=total_steps(spec, per_epoch, speed, max(seconds, 0.0)),
+        )
+
+    def train(self) -> None:
+        """To the end that was planned, and on while it isn't worth anything."""
+        choices, per_epoch = self.training.choices, self.training.per_epoch
+        if self._spec.choices:
+            self.course.run(self._spec.choices.stop_step)
+            return
+        planned = choices.total_steps
+        most = planned + EXTRA_EPOCHS * per_epoch
+        if self._spec.deadline is not None:
+            most = planned + 10**6 * per_epoch
+        done = max(0, self.training.step - planned)
+        until = planned - -done // per_epoch * per_epoch
+        self.course.run(until)
+        while self.course.stopped == "complete" and until < most and not self._is_enough():
+            until += per_epoch
+            self.course.run(until)
+
+    def _is_enough(self) -> bool:
+        best = self.course.selection.best
+        if best is None or not self._spec.until_improved or self._material.scorer is None:
+            return True
+        preview = self._make(best).preview
+        assert preview is not None, "there is a scorer"
+        return preview.improvement > 0 or preview.before >= 100.0
+
+    def _make(self, best: Candidate) -> Artifact:
+        if self._made is None or self._made[0] is not best:
+            maker = self._maker
+            if self._spec.choices and self._spec.choices.dtype:
+                self._made = best, maker.scored(best.state, self._spec.choices.dtype)
+            else:
+                self._made = best, maker.make(best.state)
+        return self._made[1]
+
+    def finish(self, seconds: float) -> TrainResult:
+        """Store the best state's artefact, and the record of how it came about."""
+        best = self.course.selection.best
+        if best is None:
+            if self.course.trouble:
+                raise self.course.trouble
+            if self.training.step:
+                raise Diverged(
+                    f"after {self.training.step} batches the network is of no use yet",
+                    hint="give it more time or a lower learning rate",
+                )
             raise OutOfTime(
                 "training was stopped before its first batch",
                 hint="the deadline left no time; join rounds that end later",
             )
-
-    def is_due(self, epoch: Epoch) -> bool:
-        """Is there a state worth scoring that hasn't been?"""
-        last = epoch.number >= planned_epochs(self.spec) or epoch.stopped is not None
-        return last and (epoch.batches > 0 or self.best is None)
-
-    def is_enough(self, epoch: Epoch) -> bool:
-        if epoch.stopped:
-            return True
-        if self.best is None:
-            return False
-        preview = self.best[1]
-        if preview is None or not self.spec.until_improved:
-            return epoch.number >= planned_epochs(self.spec)
-        return preview.improvement > 0 or preview.before >= 100.0
-
-    def consider(self, trained: dict[str, Tensor]) -> None:
-        """Make the artefact of a state; store it if it is the best so far."""
-        convention: ArtifactSpec = self.spec.artifact
-        gradient = difference(
-            self.base,
-            trained,
-            convention.apply_scale,
-            convention.dtype,
-            # Few, and a variance that is rounded below zero would spoil everything.
-            exact=[key for key in trained if key.endswith(STATISTICS)],
+        artifact = self._make(best)
+        path = self._folder / ARTIFACT
+        files.write_atomic(path, artifact.data)
+        digest = hashlib.sha256(artifact.data).hexdigest()
+        if files.sha256_file(path) != digest:
+            raise CorruptionError(f"{path} isn't what was written to it")
+        result = self._result(artifact, digest, seconds)
+        choices = dataclasses.replace(
+            self.training.choices,
+            stop_step=self.training.step,
+            chosen_step=best.step,
+            chosen_weights=best.weights,
+            dtype=artifact.dtype,
         )
-        data = serialise(gradient)
-        preview = self.scorer.preview(data) if self.scorer else None
-        if preview and self.best and self.best[1] and preview.after <= self.best[1].after:
-            return
-        files.write_atomic(self.folder / ARTIFACT, data)
-        self.best = (data, preview)
+        write(self._folder, self._record(result, choices))
+        (self._folder / SO_FAR).unlink(missing_ok=True)
+        if self._tracker:
+            if artifact.preview:
+                told = artifact.preview
+                self._tracker.preview(self.training.step, told.before, told.after)
+            self._tracker.close()
+        return result
 
-    def result(self, device: Device, seconds: float) -> TrainResult:
-        assert self.best is not None, "a run without a batch has raised before"
-        data, preview = self.best
-        digest = hashlib.sha256(data).hexdigest()
-        if files.sha256_file(self.folder / ARTIFACT) != digest:
-            raise CorruptionError(f"{self.folder / ARTIFACT} isn't what was written to it")
-        samples = sum(epoch.samples for epoch in self.epochs)
-        training_s = sum(epoch.seconds for epoch in self.epochs)
-        stopped: Stopped = self.epochs[-1].stopped or "complete"
+    def _result(self, artifact: Artifact, digest: str, seconds: float) -> TrainResult:
+        curve = self.course.curve
+        samples, training_s = (curve[-1].samples, curve[-1].seconds) if curve else (0, 0.0)
         return TrainResult(
             artifact=ARTIFACT,
             sha256=digest,
-            bytes=len(data),
-            preview=preview,
-            epochs=sum(epoch.batches > 0 for epoch in self.epochs),
-            batches=self.batches,
+            bytes=len(artifact.data),
+            preview=artifact.preview,
+            epochs=len(curve),
+            batches=self.training.step,
             samples=samples,
             samples_per_s=round(samples / max(training_s, 1e-9), 1),
             seconds=round(seconds, 3),
-            loss=tuple(epoch.loss for epoch in self.epochs if epoch.loss is not None),
-            stopped=stopped,
-            device=device.name,
-            threads=device.threads,
+            loss=tuple(point.loss for point in curve if point.loss is not None),
+            stopped=self.course.stopped,
+            device=self.device.name,
+            threads=self.device.threads,
             torch=torch.__version__,
         )
+
+    def _record(self, result: TrainResult, choices: Choices) -> RunRecord:
+        spec, material = self._spec, self._material
+        preview = material.preview
+        return RunRecord(
+            started=datetime.fromtimestamp(self.course.started, UTC).isoformat(),
+            spec=spec.to_json(),
+            choices=choices.to_json(),
+            versions=_versions(self.device),
+            data=_told(spec.data, material.dataset),
+            preview_data=_told(spec.preview, preview) if spec.preview and preview else None,
+            curve=tuple(self.course.curve),
+            notes=tuple(self.course.notes),
+            result=result.to_json(),
+            peak_memory_bytes=peak_bytes(self.device),
+        )
+
+    def _save_so_far(self) -> None:
+        """A file that could be handed in, whatever happens now."""
+        best = self.course.selection.best
+        if best is not None:
+            state = dict(best.state)
+        else:
+            state = state_of(self.training.task) | self.training.average.weights()
+        dtype = self._spec.artifact.dtype
+        data = self._maker.encode(state, "float32" if dtype == AUTO else dtype)
+        files.write_atomic(self._folder / SO_FAR, data)
+
+    def _tell(self, told: Progress) -> None:
+        best = self.course.selection.best
+        if best is not None and self.course.selection.is_held_out:
+            told = dataclasses.replace(told, validation=best.accuracy)
+        self._progress(told)
+        if self._tracker:
+            self._tracker.progress(self.training.step, told)
+
+    def _point(self, point: Point) -> None:
+        if self._tracker:
+            self._tracker.point(point)
+
+
+def _versions(device: Device) -> dict[str, str]:
+    """Of what the artefact's bytes depend on."""
+    told = {
+        "decloud_trainer": decloud_trainer.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+    if device.torch.type == "cuda":
+        told["gpu"] = torch.cuda.get_device_name(device.torch)
+    return told
+
+
+def _told(spec: DataSpec, dataset: Dataset) -> dict[str, Any]:
+    return {"name": spec.name, **dataset.info.to_json()}

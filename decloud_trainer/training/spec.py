@@ -65,6 +65,11 @@ def _absolute(name: str, value: object) -> None:
     require(good, f"{name} must be an absolute path, not {str(value)!r}")
 
 
+def _tokenizer(value: object) -> None:
+    if value is not None:
+        _absolute("the tokenizer's path", value)
+
+
 def _path(value: object) -> object:
     return Path(value) if isinstance(value, str) else value
 
@@ -162,6 +167,8 @@ class InspectSpec:
     Attributes:
         device, threads: where the speed is measured, as in `TrainSpec`.
         batch_size: what the training will use; its memory must suffice for that.
+        precision: what the training will use, as in `TrainSpec`.
+        tokenizer: the folder of the tokenizer for transformers; None = there is none.
     """
 
     model: Path
@@ -170,9 +177,13 @@ class InspectSpec:
     device: str = "auto"
     threads: int = 0
     batch_size: int = 32
+    precision: str = "float32"
+    tokenizer: Path | None = None
 
     def __post_init__(self) -> None:
         _absolute("model path", self.model)
+        _tokenizer(self.tokenizer)
+        one_of("precision", self.precision, (AUTO, *PRECISIONS))
         whole("batch_size", self.batch_size, 1, 65_536)
         whole("max_bytes", self.max_bytes, 1, MAX_MODEL_BYTES)
         _device(self.device)
@@ -183,6 +194,7 @@ class InspectSpec:
     @classmethod
     def from_json(cls, data: object) -> InspectSpec:
         given = fields(cls, data)
+        given["tokenizer"] = _path(given.get("tokenizer"))
         return cls(**{**given, "model": _path(given["model"])})
 
     def to_json(self) -> Json:
@@ -237,6 +249,8 @@ class TrainSpec:
         precision: of the forward pass; ``auto`` = the fastest on this device, as measured.
         checkpoint_every_s: how much work a crash may cost, in seconds; 0 = all of it.
         choices: of an earlier run, which this one repeats; None = they are made here.
+        tensorboard: write the run's curves for it, beside the artefact.
+        tokenizer: as in `InspectSpec`.
     """
 
     model: ModelFile
@@ -258,8 +272,11 @@ class TrainSpec:
     precision: str = "float32"
     checkpoint_every_s: float = 30.0
     choices: Choices | None = None
+    tensorboard: bool = False
+    tokenizer: Path | None = None
 
     def __post_init__(self) -> None:
+        _tokenizer(self.tokenizer)
         known = ", ".join(ARCHITECTURES)
         require(
             self.architecture in ARCHITECTURES,
@@ -277,7 +294,8 @@ class TrainSpec:
         _device(self.device)
         if self.deadline is not None:
             finite("deadline", self.deadline)
-        require(isinstance(self.until_improved, bool), "until_improved must be true or false")
+        for name in ("until_improved", "tensorboard"):
+            require(isinstance(getattr(self, name), bool), f"{name} must be true or false")
         one_of("precision", self.precision, (AUTO, *PRECISIONS))
         every_s = within("checkpoint_every_s", self.checkpoint_every_s, 0, 86_400)
         object.__setattr__(self, "checkpoint_every_s", every_s)
@@ -287,6 +305,7 @@ class TrainSpec:
         given = fields(cls, data)
         given["model"] = ModelFile.from_json(given["model"])
         given["data"] = DataSpec.from_json(given["data"])
+        given["tokenizer"] = _path(given.get("tokenizer"))
         if given["preview"] is not None:
             given["preview"] = DataSpec.from_json(given["preview"])
         if "artifact" in given:

@@ -3,7 +3,9 @@
 The first line on stdin is the job: ``{"kind": ..., "spec": {...}, "folder": "/abs"}``; later lines
 are ``{"command": "stop"}`` (finish with the best state so far) or ``{"command": "cancel"}`` (end at
 once, no result). The end of stdin means that the parent is gone: the child ends with it. SIGTERM
-ends it at once as well; every file is written atomically, so there is nothing to tidy up.
+ends it at once as well; every file is written atomically, so there is nothing to tidy up. A
+training that ended so, or was killed, goes on from its last checkpoint when the same job is begun
+again in the same folder: about `checkpoint_every_s` is lost. A result removes the checkpoint.
 
 stdout carries JSON lines: a heartbeat each second, progress, and one result or error. Whatever a
 library prints goes to stderr. Exit codes: 0 after a result, 1 after an error, 130 after a cancel.
@@ -132,12 +134,18 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
     # Threads that wait for each other by spinning stall for whole time slices when another program
     # wants the same cores: 20 times slower was seen. Read by the OpenMP library when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from decloud_trainer.training import runs
+    from decloud_trainer.training import inspection, runs
+    from decloud_trainer.training.checkpoint import CheckpointFolder
+    from decloud_trainer.training.hooks import Hooks
 
-    hooks = runs.Hooks(time.time, events.progress, commands.stop.is_set)
     if isinstance(spec, InspectSpec):
-        return runs.inspect_model(spec, hooks).to_json()
-    return runs.train_model(spec, folder, hooks).to_json()
+        hooks = Hooks(time.time, events.progress, commands.stop.is_set)
+        return inspection.inspect_model(spec, hooks).to_json()
+    checkpoints = CheckpointFolder(folder)
+    hooks = Hooks(time.time, events.progress, commands.stop.is_set, checkpoints)
+    result = runs.train_model(spec, folder, hooks).to_json()
+    checkpoints.remove()
+    return result
 
 
 def _beat(events: Events) -> None:

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torchvision import models, transforms
 
 from decloud_trainer.errors import HostileFile, SettingsError
-from decloud_trainer.training import datasets, idx, runs
+from decloud_trainer.training import datasets, idx, selection
 from decloud_trainer.training.artifacts import MODEL_DTYPES, load_model, parse, serialise
 from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.convention import carried, measure_statistics, submittable
 from decloud_trainer.training.device import Device
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.inspection import inspect_model
 from decloud_trainer.training.networks import Architecture, MediumCNN
-from decloud_trainer.training.runs import Hooks, inspect_model, train_model
+from decloud_trainer.training.runs import train_model
 from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import (
     ArtifactSpec,
@@ -199,7 +201,7 @@ def test_equal_specs_give_equal_bytes(
     spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measuring the statistics is repeatable, too: the same file, so the same CID."""
-    monkeypatch.setattr(runs, "MEASURED_BATCHES", 3)
+    monkeypatch.setattr(selection, "MEASURED_BATCHES", 3)
     digests = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from decloud_trainer.errors import Diverged
+from decloud_trainer.training.choices import Choices
 from decloud_trainer.training.device import Device
-from decloud_trainer.training.loop import Epoch, Plan, state_of, train
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.loop import Epoch, state_of, train
 from decloud_trainer.training.results import Progress
+from decloud_trainer.training.state import Plan, Training
 from decloud_trainer.training.task import Step, seed_for
 
 CPU = Device("cpu", None, 1)
@@ -33,15 +37,19 @@ class Polynomial:
     def batches_per_epoch(self) -> int:
         return -(-len(self.targets) // 8)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(seed_for(self.seed, epoch, "order"))
-        for chosen in torch.randperm(len(self.targets), generator=generator).split(8):
+        for chosen in torch.randperm(len(self.targets), generator=generator).split(8)[start:]:
             yield self.inputs[chosen], self.targets[chosen]
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:
         inputs, targets = batch
         error = self.model(inputs) - targets
         return Step((error**2).mean(), len(targets), {"absolute": error.detach().abs().sum()})
+
+    def split(self, batch: tuple[Tensor, Tensor], parts: int) -> list[tuple[Tensor, Tensor]]:
+        inputs, targets = batch
+        return list(zip(inputs.chunk(parts), targets.chunk(parts), strict=True))
 
     def metrics(self, sums: Mapping[str, float], samples: int) -> dict[str, float]:
         return {"mean_error": sums["absolute"] / samples}
@@ -67,11 +75,17 @@ def fit(
     clock: Callable[[], float] = lambda: 0.0,
     progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-    **plan: float,
+    **plan: Any,
 ) -> list[Epoch]:
-    options = {"learning_rate": 0.05, "seed": task.seed, **plan}
-    full = Plan(epochs=epochs, max_epochs=epochs, **options)  # type: ignore[arg-type]
-    return list(train(task, full, CPU, clock=clock, progress=progress, should_stop=should_stop))
+    training = make(task, epochs, **plan)
+    hooks = Hooks(clock, progress, should_stop)
+    moments = train(training, epochs * training.per_epoch, hooks)
+    return [moment.epoch for moment in moments if moment.kind == "epoch"]
+
+
+def make(task: Polynomial, epochs: int = 1, **plan: Any) -> Training[tuple[Tensor, Tensor]]:
+    full = Plan(**{"learning_rate": 0.05, "seed": task.seed, **plan})
+    return Training(task, full, CPU, Choices(total_steps=epochs * task.batches_per_epoch))
 
 
 def weights(task: Polynomial) -> Tensor:
@@ -103,20 +117,12 @@ def test_a_seed_decides_everything() -> None:
     assert not torch.equal(trained(7), trained(8))
 
 
-def test_an_epoch_does_not_depend_on_what_happens_between_epochs() -> None:
+def test_training_does_not_depend_on_what_happens_at_its_moments() -> None:
     """Whoever iterates may use random numbers or evaluate: the training stays the same."""
 
     def trained(meddle: bool) -> Tensor:
         task = Polynomial(dropout=0.3)
-        plan = Plan(epochs=3, max_epochs=3, learning_rate=0.05, seed=0)
-        for _ in train(
-            task,
-            plan,
-            CPU,
-            clock=lambda: 0.0,
-            progress=lambda _: None,
-            should_stop=lambda: False,
-        ):
+        for _ in train(make(task, look_every=2), 15, Hooks(lambda: 0.0)):
             if meddle:
                 torch.rand(5)
                 task.model.eval()

@@ -27,9 +27,11 @@ from decloud_trainer.errors import (
 from decloud_trainer.training import datasets, idx, runs
 from decloud_trainer.training.artifacts import serialise
 from decloud_trainer.training.device import Device, choose_device
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.inspection import inspect_model
 from decloud_trainer.training.networks import Architecture, SimpleCNN
 from decloud_trainer.training.results import Preview, Progress, TrainResult
-from decloud_trainer.training.runs import Hooks, inspect_model, train_model
+from decloud_trainer.training.runs import train_model
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, InspectSpec, ModelFile, TrainSpec
 
 

@@ -35,6 +35,8 @@ TRAIN: dict[str, Any] = {
     "precision": "float32",
     "checkpoint_every_s": 30.0,
     "choices": None,
+    "tensorboard": False,
+    "tokenizer": None,
 }
 
 
