@@ -12,6 +12,7 @@ from decloud_trainer.config import Settings
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.names import dataset_key
 from decloud_trainer.training.datasets import Kept, find, kept
+from decloud_trainer.training.nearly import reasons
 from decloud_trainer.training.published import DOWNLOADED, PACKAGED
 from decloud_trainer.training.samples import Found
 from decloud_trainer.training.spec import DataSpec
@@ -107,7 +108,8 @@ def local_data(settings: Settings, name: str) -> LocalData:
         except DatasetUnavailable as error:
             problem = error.message
         if found is None and spec.path is not None:
-            problem = problem or f"{spec.path} holds no dataset that can be read"
+            why = "; ".join(reasons(spec.path))
+            problem = problem or f"{spec.path} holds no dataset that can be read: {why}"
     return LocalData(
         key=key,
         name=names.get(key, ""),

@@ -226,12 +226,15 @@ def _check_folder(path: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from decloud_trainer.training.datasets import find_format
+    from decloud_trainer.training.nearly import missing_halves
 
     found = find_format(path)
+    missing = missing_halves(path)
     if as_json:
-        print_json({"path": str(path), **asdict(found)})
+        print_json({"path": str(path), **asdict(found), "missing": missing})
         return
-    print_pairs({"Folder": str(path)} | _facts(found))
+    note = {"Note": "; ".join(missing)} if missing else {}
+    print_pairs({"Folder": str(path)} | _facts(found) | note)
     click.echo(f"\nUse it: decloud-trainer config --add-path NAME:{path}")
 
 
@@ -240,8 +243,14 @@ def _facts(found: Any) -> dict[str, str]:
         "Format": f"{found.format}, {found.inputs}",
         "Training": f"{found.train:,} samples",
         "Test": f"{found.test:,} samples" if found.test else "none: scores can't be previewed",
-        "Classes": str(found.classes),
+        "Classes": _classes(found.classes, found.labels),
     }
+
+
+def _classes(count: int, labels: tuple[str, ...]) -> str:
+    if not labels:
+        return str(count)
+    return f"{count}: {', '.join(labels[:10])}{', ...' if len(labels) > 10 else ''}"
 
 
 def _unknown(local: LocalData) -> DatasetUnavailable:

@@ -36,8 +36,8 @@ from decloud_trainer.training.split import (
 
 # In this order: validation data stand in for test data that aren't there.
 SPLITS = {"train": ("train",), "test": ("test", "val")}
-_IMAGES = ("{}_images", "x_{}", "{}_x", "{}_data")
-_LABELS = ("{}_labels", "y_{}", "{}_y", "{}_targets")
+IMAGES = ("{}_images", "x_{}", "{}_x", "{}_data")
+LABELS = ("{}_labels", "y_{}", "{}_y", "{}_targets")
 _PLAIN = {"images": "images", "x": "images", "data": "images"} | {
     "labels": "labels",
     "y": "labels",
@@ -120,7 +120,7 @@ def find_splits(place: Path) -> dict[str, ArraySplit]:
                 next(
                     (arrays[key] for each in names if (key := each.format(prefix)) in arrays), None
                 )
-                for names in (_IMAGES, _LABELS)
+                for names in (IMAGES, LABELS)
             )
             if images and labels and split not in splits:
                 splits[split] = ArraySplit(images, labels)

@@ -25,6 +25,7 @@ from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import decoded, formats, remembered
 from decloud_trainer.training.download import PART, Meter, bytes_in, download
+from decloud_trainer.training.nearly import reasons
 from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
 from decloud_trainer.training.results import DataInfo, Progress
 from decloud_trainer.training.samples import Dataset, Found, Samples
@@ -50,7 +51,7 @@ def find_format(path: Path) -> Found:
     kind, splits = formats.splits_in(path)
     if not splits:
         raise DatasetUnavailable(
-            f"Dataset not found: {path} holds no {formats.KNOWN}",
+            f"Dataset not found: {path} holds no {formats.KNOWN}: {'; '.join(reasons(path))}",
             hint="give the folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (or"
             " .gz), cifar-10-batches-py, train_32x32.mat, train/CLASS/*.png, or x_train.npy and"
             " y_train.npy",
@@ -237,7 +238,9 @@ def _not_found(spec: DataSpec) -> DatasetUnavailable:
     hint = f"decloud-trainer config --add-path {spec.name}:/path/to/its/folder"
     if spec.path is not None:
         return DatasetUnavailable(
-            f"Dataset not found: {spec.path} holds no {formats.KNOWN} of {spec.name}", hint=hint
+            f"Dataset not found: {spec.path} holds nothing of {spec.name} that can be read: "
+            f"{'; '.join(reasons(spec.path))}",
+            hint=hint,
         )
     if spec.name in DOWNLOADED:
         return DatasetUnavailable(f"Dataset not found: {spec.name} was not downloaded", hint=hint)

@@ -7,7 +7,6 @@ import pickle
 import struct
 import tarfile
 import zipfile
-from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import cifar, folders
-from decloud_trainer.training.classifier_task import normalise, scoring_batches
+from decloud_trainer.training.classifier_task import scoring_batches
 from decloud_trainer.training.datasets import find_format, load
 from decloud_trainer.training.spec import DataSpec
 
@@ -35,37 +34,6 @@ def split_of(path: Path, data_dir: Path, which: str = "train", name: str = "mine
 
 
 # --- CIFAR ----------------------------------------------------------------------------------
-
-
-def test_cifar_equals_torchvisions_to_the_bit(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is trained and scored on is what torchvision's class and transforms give."""
-    from torchvision import transforms
-    from torchvision.datasets import CIFAR10
-
-    place = datafiles.write_cifar10(tmp_path)
-    for which in ("train_list", "test_list"):
-        known = [
-            [name, md5((place / name).read_bytes()).hexdigest()]
-            for name, _ in getattr(CIFAR10, which)
-        ]
-        monkeypatch.setattr(CIFAR10, which, known)
-    (place / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    meta = {**CIFAR10.meta, "md5": md5((place / "batches.meta").read_bytes()).hexdigest()}
-    monkeypatch.setattr(CIFAR10, "meta", meta)
-    half = (0.5, 0.5, 0.5)
-    steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize(half, half)])
-    for which, train in (("train", True), ("test", False)):
-        theirs = CIFAR10(str(tmp_path), train=train, transform=steps)
-        ours = split_of(tmp_path, data_dir, which, "cifar10")
-        inputs, labels = zip(*scoring_batches(ours), strict=True)
-        assert torch.equal(torch.cat(inputs), torch.stack([image for image, _ in theirs]))
-        assert torch.cat(labels).tolist() == [label for _, label in theirs]
-    images = torch.from_numpy(np.array(ours.inputs))
-    fast = normalise(images, torch.channels_last)
-    assert fast.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(fast, normalise(images, torch.contiguous_format))
 
 
 @pytest.mark.parametrize("deeper", ["", "cifar-10-batches-py", "cifar-10-python.tar.gz"])
