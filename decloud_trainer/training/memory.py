@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decloud_trainer.errors import TrainingError
 from decloud_trainer.training.device import Device
-from decloud_trainer.training.networks import SIDE, Architecture
+from decloud_trainer.training.networks import Architecture
 
 # Python, torch and torchvision, and data sets of the usual size.
 PROCESS_BYTES = 800 * 1024**2
@@ -42,7 +42,7 @@ def training_bytes(architecture: Architecture, batch_size: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(torch.zeros(COUNTED_SAMPLES, 3, SIDE, SIDE))
+        model(architecture.example(COUNTED_SAMPLES))
     activations: int = sum(
         tensor.untyped_storage().nbytes()
         for address, tensor in kept.items()
