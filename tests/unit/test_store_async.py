@@ -56,7 +56,7 @@ async def test_a_commit_that_nobody_waits_for_is_still_made(tmp_path: Path) -> N
 
     async with AsyncStore(str(tmp_path / "chain")) as store:
         slow = store.commit((slowly() for _ in range(1)), "slow")
-        task = asyncio.ensure_future(slow)  # noqa: RUF006 - kept in `task`
+        task = asyncio.ensure_future(slow)
         await asyncio.to_thread(began.wait, 10)
         task.cancel()
         go_on.set()
