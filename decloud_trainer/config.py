@@ -137,11 +137,40 @@ class Settings:
 
     epochs: int = _setting(1, count(1, 10_000), "Training epochs per round")
     batch_size: int = _setting(32, count(1, 65_536), "Training batch size")
-    learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate")
+    learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate at its peak")
     max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
     device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
     threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
+
+    optimizer: str = _setting(
+        "adam", choice("adam", "adamw", "sgd"), "Optimiser; sgd has Nesterov momentum"
+    )
+    schedule: str = _setting(
+        "trapezoidal",
+        choice("constant", "cosine", "triangular", "trapezoidal"),
+        "What becomes of the learning rate during a run",
+    )
+    warmup: float = _setting(0.05, number(0, 0.5), "Part of a run in which the rate rises")
+    averaging: str = _setting(
+        "ema", choice("none", "ema"), "Hand in a running mean of the weights, or the last ones"
+    )
+    label_smoothing: float = _setting(
+        0.1, number(0, 0.5), "Part of each label spread over all classes"
+    )
+    augment: str = _setting(
+        "none", choice("none", "light"), "Small changes to images that their classes survive"
+    )
+    weight_decay: float = _setting(0.0, number(0, 1), "Weight decay")
+    clip_norm: float = _setting(
+        0.0, number(0, 10**6), "Norm that gradients are scaled down to; 0: never"
+    )
+    validation_split: float = _setting(
+        0.0, number(0, 0.5), "Part of the training data held out to choose the best state by"
+    )
+    patience: int = _setting(
+        0, count(0, 10_000), "Epochs without a better validation that end a run; 0: none do"
+    )
 
     max_cost_per_transaction_lamports: int = _setting(
         10_000_000,

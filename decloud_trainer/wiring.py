@@ -280,6 +280,24 @@ def ceilings_of(settings: Settings) -> Ceilings:
     )
 
 
+def strategy_of(settings: Settings) -> dict[str, Any]:
+    """The training strategy as the training core takes it; SettingsError if it can't be."""
+    from decloud_trainer.training.strategy import Strategy
+
+    return Strategy(
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        warmup=settings.warmup,
+        averaging=settings.averaging,
+        label_smoothing=settings.label_smoothing,
+        augment=settings.augment,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        validation=settings.validation_split,
+        patience=settings.patience,
+    ).to_json()
+
+
 def plan_of(settings: Settings) -> TrainingPlan:
     from decloud_trainer.rounds.parts import TrainingPlan
 
@@ -291,6 +309,7 @@ def plan_of(settings: Settings) -> TrainingPlan:
         learning_rate=settings.learning_rate,
         max_batches=settings.max_batches,
         seed=settings.seed,
+        strategy=strategy_of(settings),
         device=settings.device,
         threads=settings.threads,
         apply_scale=CONVENTIONS[convention],

@@ -24,6 +24,7 @@ class TrainingPlan:
         apply_scale: the scoring side computes ``base + apply_scale * gradient``.
         dataset_cache_bytes: what decoded datasets may take on the disk; 0 = no limit.
         tokenizer: the folder of the tokenizer for transformers.
+        strategy: how the most is made of data and time, as the training core takes it.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -38,6 +39,7 @@ class TrainingPlan:
     dtype: str
     dataset_cache_bytes: int = 0
     tokenizer: str | None = None
+    strategy: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

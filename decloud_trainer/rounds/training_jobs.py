@@ -210,6 +210,7 @@ def _train_spec(parts: Parts, facts: Facts, round: Round, deadline: float) -> di
         "learning_rate": plan.learning_rate,
         "max_batches": facts.max_batches if facts.max_batches is not None else plan.max_batches,
         "seed": plan.seed,
+        "strategy": dict(plan.strategy),
         "device": plan.device,
         "threads": plan.threads,
         "artifact": {"apply_scale": plan.apply_scale, "dtype": plan.dtype},

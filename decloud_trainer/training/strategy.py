@@ -60,7 +60,7 @@ class Strategy:
         whole("patience", self.patience, 0, 100_000)
         require(
             not self.patience or self.validation > 0,
-            "patience needs a part of the training data for validation",
+            "patience needs data to judge by: hold a part out for validation (validation_split)",
         )
 
     @classmethod
