@@ -256,7 +256,9 @@ class World:
             parts = Parts(
                 chain=chain(net.chain),
                 sender=sender(net.sender(generation=net.generation)),
-                pins=pins(IpfsPins(Gateways([self.pins_url]), [service])),
+                pins=pins(
+                    IpfsPins(Gateways([self.pins_url]), [service], availability_s=0.2),
+                ),
                 jobs=ScriptedJobs(jobs, script or {}),
                 journal=journal,
                 terms=chosen,

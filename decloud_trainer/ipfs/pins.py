@@ -74,7 +74,7 @@ class IpfsPins:
         self._services = tuple(services)
         self._report = report
         self._availability_s = availability_s
-        # Uploads that were taken but not seen on a gateway yet: path -> (service, CID).
+        # Uploads that were taken but not seen on a gateway yet: (service, path) -> CID.
         self._taken: dict[tuple[str, Path], str] = {}
 
     async def fetch(self, cid: str, into: Path, *, max_bytes: int) -> None:
@@ -139,18 +139,21 @@ class IpfsPins:
         if part_s is not None:
             answer_s = min(answer_s, max(part_s, _LEAST_ANSWER_S))
             availability_s = min(availability_s, max(part_s, 0.0))
-        cid = self._taken.get((service.name, path), "")
-        if not cid or not is_content(path, Cid.parse(cid)):
+        # What was taken the last time may only need longer to be seen: once that is believed.
+        cid = self._taken.pop((service.name, path), "")
+        is_new = not cid or not is_content(path, Cid.parse(cid))
+        if is_new:
             cid = service.pin(path, name, stop=stop, answer_s=answer_s)
         if self._availability_s <= 0:
             return cid
-        self._taken[service.name, path] = cid
         found = wait_until_delivered(
             self._gateways.urls, Cid.parse(cid), path, within_s=availability_s, stop=stop
         )
         if stop.is_set():
             raise PinError("the upload was stopped")
         if not found and not service.confirms(cid):
+            if is_new:
+                self._taken[service.name, path] = cid
             raise PinError(
                 f"{cid} was taken, but after {availability_s:.0f} s no gateway delivers it and "
                 "the service doesn't confirm that it is pinned",
@@ -158,7 +161,6 @@ class IpfsPins:
             )
         if not found:
             log.warning("%s confirms %s, no gateway delivers it yet", service.name, cid)
-        del self._taken[service.name, path]
         return cid
 
 

@@ -16,6 +16,7 @@ NAMES = {
     "ws_lose_event": "WebSocket notifications get lost",
     "gateway_wrong_bytes": "the IPFS gateway serves bytes that the CID doesn't name",
     "pin_down": "the pin service answers 503 Service Unavailable",
+    "pin_lost": "the pin service takes uploads, answers as always, and keeps nothing",
 }
 
 

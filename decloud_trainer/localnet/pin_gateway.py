@@ -22,7 +22,7 @@ _RAW, _CAR = "application/vnd.ipld.raw", "application/vnd.ipld.car"
 
 
 class Faults(Protocol):
-    """The switchboard of faults; here `gateway_wrong_bytes`, in the pin service `pin_down`."""
+    """The switchboard of faults; here `gateway_wrong_bytes`, in the pin services the others."""
 
     def take(self, name: str) -> bool:
         """Whether the fault strikes this time."""

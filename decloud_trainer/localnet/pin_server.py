@@ -213,7 +213,10 @@ class _PinApi:
 
     async def _add(self, parts: list[Part], profile: Profile, **record: Any) -> tuple[Pin, bool]:
         try:
-            return await asyncio.to_thread(self._store.add, parts, profile, **record)
+            pin, known = await asyncio.to_thread(self._store.add, parts, profile, **record)
+            if not known and self._faults is not None and self._faults.take("pin_lost"):
+                await asyncio.to_thread(self._store.remove, Cid.parse(pin.cid), pin.network)
+            return pin, known
         except DecloudError as error:
             raise refusal(web.HTTPBadRequest, "INVALID_FILE", error.message) from error
 

@@ -16,6 +16,7 @@ from localchain import until
 from decloud_trainer.chain import lifecycle
 from decloud_trainer.chain.watch import WatchPace
 from decloud_trainer.errors import CorruptionError, DecloudError
+from decloud_trainer.ipfs.cid import Cid
 from decloud_trainer.rounds import daemon as daemon_module
 from decloud_trainer.rounds.daemon import run_until
 from decloud_trainer.rounds.engine import Told
@@ -65,6 +66,21 @@ async def test_wrong_bytes_from_the_gateway_are_not_the_end_of_a_round(tmp_path:
         assert list((world.home / "models").iterdir()) == []
         world.net.faults.switch("gateway_wrong_bytes", on=False)
         await running.until(number, State.JOINED)
+
+
+async def test_an_upload_that_got_lost_is_never_submitted(tmp_path: Path) -> None:
+    """The service took it and has nothing: no CID goes on chain until it can be fetched."""
+    async with a_world(tmp_path) as world, world.daemon() as running:
+        world.net.faults.switch("pin_lost")
+        number = world.open()
+        await running.until(number, State.JOINED)
+        world.net.start_training(number)
+        entry = await running.until_reason(number, "no gateway delivers it")
+        assert entry.state is State.TRAINED
+        assert world.transactions() == {"JoinRound": 1}
+        world.net.faults.switch("pin_lost", on=False)
+        entry = await running.until(number, State.SUBMITTED)
+        assert world.store.public.get(Cid.parse(entry.facts.gradient_cid))
 
 
 async def test_a_model_that_never_comes_makes_room_for_others(tmp_path: Path) -> None:

@@ -105,17 +105,18 @@ async def test_when_all_fail_each_reason_is_told(
 
 
 async def test_what_no_gateway_has_is_not_pinned_yet(gradient: Path) -> None:
-    """Neither seen nor confirmed: an error that is worth a retry, which uploads nothing again."""
+    """Neither seen nor confirmed: an error that is worth a retry, which looks once more before
+    it uploads again."""
     silent = Service("A", confirmed=False)
-    both = pins(silent)
-    for _ in range(2):
+    both = pins(silent, availability_s=0.05)
+    for uploads in (1, 1, 2, 2, 3):
         with pytest.raises(PinError, match="no gateway delivers it"):
             await both.pin(gradient, name="g")
-    assert silent.uploads == 1
+        assert silent.uploads == uploads
     gradient.write_bytes(b"trained again")  # noqa: ASYNC240  nothing else runs here
     with pytest.raises(PinError, match=str(file_cid(gradient))):
         await both.pin(gradient, name="g")
-    assert silent.uploads == 2
+    assert silent.uploads == 4
 
 
 async def test_a_confirmation_counts_where_gateways_are_blind(
