@@ -21,6 +21,7 @@ from decloud_trainer.migration import KEPT
 EXIT_CODE = 3
 KEPT_REPORTS = 20
 MAX_REPORT_CHARS = 200_000
+_SHORTEST_KEY = 8
 _OPTION = re.compile(r"--?[a-z][a-z-]*")
 _SUBCOMMAND = re.compile(r"[a-z]{2,12}")
 # Names of settings of other versions that hold secrets.
@@ -52,7 +53,8 @@ def tell_crash(
 
 
 def configured_secrets(environ: Mapping[str, str]) -> list[str]:
-    """Every secret of the configuration file and the environment, also of a wrong configuration."""
+    """Every secret of the configuration file and the environment, also of a wrong configuration,
+    and what endpoints carry behind their host: providers put keys there."""
     try:
         values = settings_file.read_file(settings_file.config_path())
     except DecloudError:
@@ -64,10 +66,21 @@ def configured_secrets(environ: Mapping[str, str]) -> list[str]:
         for name, value in group.items()
         if _SECRET_NAME.search(name) and not name.endswith("_path")
     ]
+    for name in settings_file.ENDPOINTS:
+        value = values.get(name)
+        for url in value if isinstance(value, list) else [value]:
+            found += _keys_in(str(url or ""))
     for row in settings_file.TABLE.values():
         if row.setting.secret:
             found += [environ.get(name, "") for name in row.setting.env]
     return [secret.strip() for secret in found if secret.strip()]
+
+
+def _keys_in(url: str) -> list[str]:
+    """Words of a URL, besides its host, that are long enough to be keys."""
+    place, *rest = re.split(r"(?=[/?#])", url.partition("://")[2], maxsplit=1)
+    words = re.split(r"[/?&=:#]", "/".join([place.rpartition("@")[0], *rest]))
+    return [word for word in words if len(word) >= _SHORTEST_KEY]
 
 
 def _trace(error: Exception, secrets: Sequence[str]) -> str:
