@@ -156,7 +156,7 @@ async def _daemon(home: Path, hear: Hear) -> int:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DECLOUD_", "SOLANA_", "PINATA_"))
+        if not name.startswith(("DECLOUD_", "SOLANA_", "PINATA_", "KUBO_", "PINNING_API_"))
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "decloud_trainer", "start", "--json"),
