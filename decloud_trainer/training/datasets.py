@@ -28,7 +28,7 @@ from decloud_trainer.training.download import PART, Meter, bytes_in, download
 from decloud_trainer.training.nearly import reasons
 from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
 from decloud_trainer.training.results import DataInfo, Progress
-from decloud_trainer.training.samples import Dataset, Found, Samples
+from decloud_trainer.training.samples import Dataset, Found
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.training.split import Split
 from decloud_trainer.training.texts import TextSplit
@@ -142,9 +142,9 @@ def load(spec: DataSpec, tokenizer: Path | None = None) -> Dataset:
     return decoded.load(splits, folder, spec.name, _fingerprint(splits))
 
 
-def load_test(spec: DataSpec, tokenizer: Path | None = None) -> Samples | None:
-    """The test split to preview a score on; None where it isn't on this machine: then the score
-    can't be known. Never downloads.
+def load_test(spec: DataSpec, tokenizer: Path | None = None) -> Dataset | None:
+    """A dataset that has its test split, to preview a score on; None where that isn't on this
+    machine: then the score can't be known. Never downloads.
 
     Raises:
         DatasetUnavailable: it's here, but damaged.
@@ -152,10 +152,11 @@ def load_test(spec: DataSpec, tokenizer: Path | None = None) -> Samples | None:
     if not _splits(spec)[1]:
         log.warning("%s isn't here: no score on it can be previewed", spec.name)
         return None
-    samples = load(spec, tokenizer).test
-    if samples is None:
-        log.warning("%s has no test split here: no score can be previewed", spec.name)
-    return samples
+    dataset = load(spec, tokenizer)
+    if dataset.test is None:
+        log.warning("%s has no test split here: no score on it can be previewed", spec.name)
+        return None
+    return dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from decloud_trainer.errors import (
     Diverged,
     OutOfTime,
     SettingsError,
+    TrainingError,
     UnknownArchitecture,
 )
 from decloud_trainer.training import datasets
@@ -150,14 +151,30 @@ def _open_data(
     check_labels(dataset.split("train"), architecture.classes, spec.data.name)
     if spec.preview is None or not has_same_words(architecture, spec.data, spec.preview):
         return dataset, None, None, 0.0
-    preview = datasets.load(spec.preview, tokenizer)
+    preview = _open_preview(spec.preview, architecture, tokenizer)
+    if preview is None:
+        return dataset, None, None, 0.0
     test = preview.split("test")
-    check_inputs(test, architecture, spec.preview.name)
-    check_labels(test, architecture.classes, spec.preview.name)
     before = hooks.clock()
     scale = spec.artifact.apply_scale
     scorer = Scorer(loaded.tensors, architecture, test, scale, hooks.progress)
     return dataset, preview, scorer, hooks.clock() - before
+
+
+def _open_preview(
+    spec: DataSpec, architecture: Architecture, tokenizer: Path | None
+) -> Dataset | None:
+    """What the score is previewed on; None if the score can't be known: it isn't on this machine,
+    or it doesn't fit the model."""
+    preview = datasets.load_test(spec, tokenizer)
+    if preview is not None:
+        try:
+            check_inputs(preview.split("test"), architecture, spec.name)
+            check_labels(preview.split("test"), architecture.classes, spec.name)
+        except TrainingError as error:
+            log.warning("no score can be previewed: %s", error)
+            return None
+    return preview
 
 
 class _Run:
