@@ -51,6 +51,8 @@ def modes_check(settings: Settings, keypair: str | None) -> Check:
         return warned("file modes", f"{home} isn't there yet", "decloud-trainer setup")
     key_file = Path(keypair or settings.keypair_path).expanduser()
     keys = [config_path(), home / "config.json.backup", home / "wallet.json", key_file]
+    if settings.passphrase_file:
+        keys.append(Path(settings.passphrase_file).expanduser())
     open_keys = [path for path in dict.fromkeys(keys) if _is_open(path)]
     open_home = [home] if _is_open(home) else []
     if not open_keys and not open_home:

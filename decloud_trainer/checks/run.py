@@ -46,7 +46,7 @@ def wallet_check(settings: Settings, keypair: str | None) -> tuple[Check, FoundW
         wallet = known_wallet(settings, keypair)
     except WalletError as error:
         return refused("wallet", error), None
-    text = f"{wallet.pubkey} from {wallet.source}"
+    text = f"{wallet.pubkey} from {wallet.source}{', encrypted' if wallet.encrypted else ''}"
     if wallet.warnings:
         return warned("wallet", f"{text}; {'; '.join(wallet.warnings)}"), wallet
     return passed("wallet", text), wallet
