@@ -1,4 +1,4 @@
-"""Data that can't be had, and scores that can't be known: both are said, the first before a join."""
+"""Data that can't be had is said before a join, a score that can't be known after training."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def test_an_unknown_score_is_said(tmp_path: Path) -> None:
         assert any("its score can't be previewed here" in told for told in reasons)
 
 
-def test_a_mapping_previews_on_the_requested_data_or_not_at_all(tmp_path: Path) -> None:
-    """Trained on digits for another dataset: its own test split counts if it's here and fits."""
+def test_a_mapping_without_the_requested_data_has_no_preview(tmp_path: Path) -> None:
+    """Trained on digits for another dataset that isn't here, or doesn't fit: no failure."""
     path = tmp_path / "model.pt"
     torch.manual_seed(1)
     path.write_bytes(serialise(SimpleCNN(10).state_dict()))
@@ -65,6 +65,3 @@ def test_a_mapping_previews_on_the_requested_data_or_not_at_all(tmp_path: Path) 
     # A table is no test for a network of images.
     wine = dataclasses.replace(spec, preview=DataSpec("wine", None, tmp_path / "data"))
     assert train_model(wine, tmp_path, hooks).preview is None
-    known = train_model(dataclasses.replace(spec, preview=digits), tmp_path, hooks).preview
-    assert known is not None
-    assert known.samples == 450
