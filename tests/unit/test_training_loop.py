@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from decloud_trainer.errors import Diverged
+from decloud_trainer.errors import DecloudError, Diverged
+from decloud_trainer.training.checkpoint import Checkpoint, decode, encode
 from decloud_trainer.training.choices import Choices
+from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.loop import Epoch, state_of, train
+from decloud_trainer.training.networks import SimpleCNN
 from decloud_trainer.training.results import Progress
+from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.state import Plan, Training
+from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.task import Step, seed_for
 
 CPU = Device("cpu", None, 1)
@@ -204,3 +210,97 @@ def test_a_state_is_a_copy_with_the_tasks_own_extras() -> None:
     fit(task)
     assert torch.equal(state["1.weight"], kept)
     assert state["mean"] == task.targets.mean()
+
+
+STRATEGIES = [
+    Strategy.plain(),
+    Strategy(optimizer="adamw", weight_decay=0.01, clip_norm=0.5),
+    Strategy(optimizer="sgd", schedule="triangular"),
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: each.optimizer)
+@pytest.mark.parametrize("at", [3, 5, 8])
+def test_what_is_restored_goes_on_to_the_bit(strategy: Strategy, at: int) -> None:
+    """Interrupted in an epoch's middle or at its end, written to bytes and restored into a fresh
+    training, a run has the same weights, averages, losses and rates as one that went through."""
+
+    def training() -> Training[tuple[Tensor, Tensor]]:
+        return make(Polynomial(dropout=0.3), 3, strategy=strategy, look_every=1)
+
+    def go(training: Training[tuple[Tensor, Tensor]], until: int) -> list[Epoch]:
+        moments = train(training, until, Hooks(lambda: 0.0))
+        return [each.epoch for each in moments if each.kind == "epoch"]
+
+    through = training()
+    whole = go(through, 15)
+
+    first = training()
+    kept = b""
+    for moment in train(first, 15, Hooks(lambda: 0.0)):
+        if first.step == at and moment.kind == ("epoch" if at == 5 else "look"):
+            kept = encode(first.snapshot())
+            break
+    torch.rand(7)
+    second = training()
+    second.restore(decode(kept))
+    rest = go(second, 15)
+    assert rest == whole[-len(rest) :]
+    assert encode(second.snapshot()) == encode(through.snapshot())
+
+
+def test_a_restored_training_keeps_its_memory_format() -> None:
+    """Fused kernels read an optimiser's state as it lies in memory: it must lie as the weights."""
+
+    def training() -> Training[Any]:
+        torch.manual_seed(0)
+        images = np.random.default_rng(0).integers(0, 255, (64, 32, 32), dtype=np.uint8)
+        samples = Samples(images, np.arange(64, dtype=np.int64) % 10)
+        task = ClassifierTask(SimpleCNN(10), samples, 8, 0, CPU)
+        return Training(task, Plan(0.01, 0), CPU, Choices(total_steps=8))
+
+    through, first, second = training(), training(), training()
+    list(train(through, 8, Hooks(lambda: 0.0)))
+    list(train(first, 4, Hooks(lambda: 0.0)))
+    second.restore(first.snapshot())
+    list(train(second, 8, Hooks(lambda: 0.0)))
+    assert encode(second.snapshot()) == encode(through.snapshot())
+
+
+def test_another_models_checkpoint_is_refused() -> None:
+    """A snapshot with other tensors, or with less than all, restores nothing."""
+    snapshot = make(Polynomial()).snapshot()
+    for damage in (
+        Checkpoint(snapshot.document, {**snapshot.tensors, "model/1.weight": torch.ones(2)}),
+        Checkpoint(snapshot.document, {}),
+        Checkpoint({**snapshot.document, "choices": {"threads": 0}}, snapshot.tensors),
+    ):
+        with pytest.raises(DecloudError):
+            make(Polynomial()).restore(damage)
+
+
+def test_a_loss_that_runs_away_is_noticed() -> None:
+    """Finite, and far beyond what the untrained model had."""
+    with pytest.raises(Diverged, match="rose from"):
+        fit(Polynomial(), epochs=30, learning_rate=30.0, strategy=Strategy(optimizer="sgd"))
+
+
+def test_the_rate_follows_schedule_and_changes() -> None:
+    """The peak rate times the schedule's factor, times what was lowered from a step on."""
+    training = make(Polynomial(), 1, learning_rate=0.1)
+    training.choices = Choices(total_steps=5, rate_changes=((2, 0.5), (4, 0.25)))
+    rates = []
+    for batch in training.task.batches(1):
+        training.train_on(batch)
+        rates.append(training.learning_rate)
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
+
+
+def test_moments_come_in_order() -> None:
+    """Looks at their steps, the state for keeping at its cadence, epochs at their ends."""
+    clock = Clock(1.0)
+    training = make(Polynomial(), 2, look_every=4, checkpoint_every_s=4.0)
+    seen = [(each.kind, training.step) for each in train(training, 10, Hooks(clock))]
+    assert [each for each in seen if each[0] == "look"] == [("look", 4), ("look", 8), ("look", 10)]
+    assert [each for each in seen if each[0] == "epoch"] == [("epoch", 5), ("epoch", 10)]
+    assert 1 <= len([each for each in seen if each[0] == "save"]) <= 3
