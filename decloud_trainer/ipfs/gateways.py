@@ -170,7 +170,11 @@ class _Fetch:
             default=None,
         )
         if lender is not None:
-            transfer.borrow(lender)
+            try:
+                transfer.borrow(lender)
+            except DecloudError:  # the disk; no thread is there yet to close the file
+                file.close()
+                raise
         self.transfers[url] = transfer
         self._idle_from, self._bytes_then = time.monotonic(), self._received()
 
