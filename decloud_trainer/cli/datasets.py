@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -81,6 +82,7 @@ FETCH_EPILOG = """\b
 Examples:
   decloud-trainer datasets fetch mnist
   decloud-trainer datasets fetch FashionMnist --json
+  decloud-trainer datasets fetch cifar10 --unmapped
 
 \b
 Exit codes: 0 ready, 1 it can't be had.
@@ -89,8 +91,13 @@ Exit codes: 0 ready, 1 it can't be had.
 
 @datasets.command(epilog=FETCH_EPILOG)
 @click.argument("name", shell_complete=completing.dataset_names)
+@click.option(
+    "--unmapped",
+    is_flag=True,
+    help="The dataset itself, though a mapping trains on another one: its test split previews.",
+)
 @JSON_OPTION
-def fetch(name: str, as_json: bool) -> None:
+def fetch(name: str, unmapped: bool, as_json: bool) -> None:
     """Download a dataset and prepare it.
 
     No round then has to wait for it. Data that is here already is only prepared.
@@ -99,6 +106,8 @@ def fetch(name: str, as_json: bool) -> None:
     from decloud_trainer.wiring import cache_bytes
 
     settings = settings_file.load().settings
+    if unmapped:
+        settings = dataclasses.replace(settings, dataset_mappings={})
     local = local_data(settings, name)
     spec = data_spec(settings, local.trained_on)
     if spec is None:
@@ -121,14 +130,13 @@ async def _fetch(job: Mapping[str, Any], *, quiet: bool) -> Mapping[str, Any]:
     from decloud_trainer.cli.live import progress_text
     from decloud_trainer.jobs.alone import run_alone
 
-    told = 0.0
+    told, at = "", 0.0
 
     def tell(values: Mapping[str, Any]) -> None:
-        nonlocal told
-        now = time.monotonic()
-        is_whole = values.get("done_bytes") == values.get("total_bytes")
-        if not quiet and (is_whole or now - told >= TELL_EVERY_S):
-            told = now
+        nonlocal told, at
+        what = f"{values.get('stage')} {values.get('file')}"
+        if not quiet and (what != told or time.monotonic() - at >= TELL_EVERY_S):
+            told, at = what, time.monotonic()
             click.echo(progress_text(values), err=True)
 
     return await run_alone("prepare", job, on_progress=tell)
