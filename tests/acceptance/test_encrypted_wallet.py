@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import base58
@@ -11,7 +12,9 @@ import pytest
 from solders.keypair import Keypair
 from terminal import Terminal, run
 
-from decloud_trainer.chain.keystore import seal
+from decloud_trainer import config
+from decloud_trainer.chain import keystore
+from decloud_trainer.cli.main import main
 
 KEY = Keypair.from_seed(bytes([9] * 32))
 ADDRESS, AS_BASE58 = str(KEY.pubkey()), base58.b58encode(bytes(KEY)).decode()
@@ -19,18 +22,18 @@ WORD = "an ordinary passphrase"
 
 
 @pytest.fixture
-def encrypted(own_home: Path) -> Path:
+def encrypted(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home whose wallet is encrypted under WORD."""
+    monkeypatch.setattr(keystore, "SCRYPT_N", 1 << 12)
     path = own_home / "decloud" / "wallet.json"
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_bytes(seal(bytes([9] * 32), ADDRESS, WORD))
+    path.write_bytes(keystore.seal(bytes([9] * 32), ADDRESS, WORD))
     path.chmod(0o600)
-    run("config", "--set", f"keypair_path={path}")
+    config.update({"keypair_path": str(path)})
     return path
 
 
-def passphrase_file(folder: Path, text: str = WORD) -> Path:
-    path = folder / "passphrase"
+def passphrase_file(path: Path, text: str = WORD) -> Path:
     path.write_text(f"{text}\n")
     path.chmod(0o600)
     return path
@@ -48,7 +51,7 @@ def test_looking_needs_no_passphrase(encrypted: Path) -> None:
 
 def test_a_passphrase_comes_by_pipe_file_or_variable(encrypted: Path, tmp_path: Path) -> None:
     """Each of them opens it; a wrong one is an error of the configuration."""
-    file = passphrase_file(tmp_path)
+    file = passphrase_file(tmp_path / "word")
     by_pipe = run("--passphrase-fd", "0", "wallet", "export", "--yes", stdin=f"{WORD}\n")
     assert (by_pipe.code, by_pipe.out.strip()) == (0, AS_BASE58)
     environment = {"DECLOUD_WALLET_PASSPHRASE": WORD}
@@ -57,7 +60,7 @@ def test_a_passphrase_comes_by_pipe_file_or_variable(encrypted: Path, tmp_path: 
     assert (wrong.code, wrong.out) == (2, "")
     assert "wrong passphrase" in wrong.err
     assert "nonsense" not in wrong.err
-    run("config", "--set", f"passphrase_file={file}")
+    config.update({"passphrase_file": str(file)})
     assert run("wallet", "export", "--yes").out.strip() == AS_BASE58
 
 
@@ -79,44 +82,85 @@ def test_at_a_terminal_it_is_asked_for(encrypted: Path) -> None:
     assert leaving.leave() == 130
 
 
-def test_scripts_make_encrypt_and_change_it(own_home: Path, tmp_path: Path) -> None:
+class Here:
+    """Commands in this process, which is quicker, with a cheap scrypt for new files."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        code = main(words)
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def code(self, *words: str) -> int:
+        return self(*words)[0]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    monkeypatch.setattr(keystore, "SCRYPT_N", 1 << 12)
+    return Here(capsys)
+
+
+def test_scripts_make_encrypt_and_change_it(here: Here, tmp_path: Path) -> None:
     """With a passphrase at hand, a new key is never in the clear; --plain says otherwise."""
-    file, path = passphrase_file(tmp_path), tmp_path / "new.json"
-    run("config", "--set", f"passphrase_file={file}")
-    assert run("wallet", "new", "--path", str(path)).code == 0
+    file, path = passphrase_file(tmp_path / "word"), tmp_path / "new.json"
+    other = passphrase_file(tmp_path / "other", "another one")
+    here("config", "--set", f"passphrase_file={file}")
+    assert here.code("wallet", "new", "--path", str(path)) == 0
     assert "decloud_wallet" in path.read_text()
-    before = run("wallet", "export", "--yes").out
-    changed = passphrase_file(tmp_path / "", "another one").rename(tmp_path / "other")
-    passphrase_file(tmp_path)
-    done = run("wallet", "passphrase", "--new-file", str(changed))
-    assert (done.code, done.err) == (0, "")
-    assert "still has the former one" in done.out
-    assert run("wallet", "export", "--yes").code == 2
-    os.replace(changed, file)
-    assert run("wallet", "export", "--yes").out == before
-    assert run("wallet", "encrypt").code == 2
-    assert run("wallet", "decrypt").code == 0
-    assert run("wallet", "decrypt").code == 2
-    assert run("wallet", "passphrase", "--new-file", str(file)).code == 2
-    assert run("wallet", "new", "--plain", "--path", str(tmp_path / "plain.json")).code == 0
+    _, key, _ = here("wallet", "export", "--yes")
+    code, out, _ = here("wallet", "passphrase", "--new-file", str(other))
+    assert (code, "still has the former one" in out) == (0, True)
+    assert here.code("wallet", "export", "--yes") == 2
+    os.replace(other, file)
+    assert here("wallet", "export", "--yes")[1] == key
+    assert here.code("wallet", "encrypt") == 2
+    assert here.code("wallet", "decrypt") == 0
+    assert here.code("wallet", "decrypt") == 2
+    assert here.code("wallet", "passphrase", "--new-file", str(file)) == 2
+    assert here.code("wallet", "encrypt") == 0
+    assert here("wallet", "export", "--yes")[1] == key
+    assert here.code("wallet", "new", "--plain", "--path", str(tmp_path / "plain.json")) == 0
     assert json.loads((tmp_path / "plain.json").read_text())[0] >= 0
 
 
-def test_the_service_must_find_the_passphrase(encrypted: Path, tmp_path: Path) -> None:
+def test_a_key_that_is_in_no_file_is_not_encrypted(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what to do with it instead."""
+    monkeypatch.setenv("DECLOUD_PRIVATE_KEY", AS_BASE58)
+    code, _, err = here("wallet", "encrypt")
+    assert (code, "wallet import" in err) == (2, True)
+
+
+def test_the_service_must_find_the_passphrase(
+    here: Here, encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It can't ask: without a lasting source it isn't installed; a credential is one."""
-    refused = run("service", "install")
-    assert (refused.code, "--passphrase-credential" in refused.err) == (2, True)
-    file = passphrase_file(tmp_path)
-    unit = run("service", "install", "--print", "--passphrase-credential", str(file)).out
+    monkeypatch.setattr(sys, "platform", "linux")
+    code, _, err = here("service", "install")
+    assert (code, "--passphrase-credential" in err) == (2, True)
+    file = passphrase_file(tmp_path / "word")
+    _, unit, _ = here("service", "install", "--print", "--passphrase-credential", str(file))
     assert f"LoadCredential=decloud-wallet-passphrase:{file}" in unit
     assert "DECLOUD_WALLET_PASSPHRASE" in unit.partition("UnsetEnvironment=")[2].splitlines()[0]
     assert WORD not in unit
-    wrong = passphrase_file(tmp_path, "wrong")
-    done = run("service", "install", "--passphrase-credential", str(wrong))
-    assert (done.code, "wrong passphrase" in done.err) == (2, True)
+    wrong = passphrase_file(tmp_path / "wrong", "wrong")
+    code, _, err = here("service", "install", "--passphrase-credential", str(wrong))
+    assert (code, "wrong passphrase" in err) == (2, True)
 
 
-def test_setup_encrypts_when_a_passphrase_is_given(own_home: Path, tmp_path: Path) -> None:
+def test_start_asks_before_anything_else(encrypted: Path) -> None:
+    """At a terminal the daemon asks before it needs the network, and Ctrl-C ends it there."""
+    config.update({"network": "localnet", "rpc_url": "http://127.0.0.1:9"})
+    starting = Terminal("start")
+    starting.wait_for("Passphrase of the wallet")
+    assert starting.leave() == 130
+
+
+def test_setup_encrypts_when_a_passphrase_is_given(own_home: Path) -> None:
     """Also where nobody is asked: by a pipe here."""
     words = ("--passphrase-fd", "0", "setup", "--non-interactive", "--network", "localnet")
     done = run(*words, "--wallet", "create", stdin=WORD)
