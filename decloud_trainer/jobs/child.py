@@ -54,6 +54,8 @@ _ALLOWED_FOR_NETWORK = (
     "https_proxy",
     "all_proxy",
     "no_proxy",
+    # A mirror of the Hugging Face hub.
+    "HF_ENDPOINT",
 )
 
 

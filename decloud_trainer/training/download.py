@@ -141,9 +141,16 @@ def _unpack(name: str, arrived: list[Path]) -> Path:
         return _unpack_emnist(arrived[0])
     folder = _empty(arrived[0].with_name("raw"))
     for file in arrived:
-        # A copy by name: interrupted here, the file needn't be fetched again.
-        os.link(file, folder / file.name)
+        # No move: interrupted here, the file needn't be fetched again.
+        _link_or_copy(file, folder / file.name)
     return folder
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # some file systems know no links
+        shutil.copyfile(file, target)
 
 
 def _unpack_cifar(archive: Path) -> Path:

@@ -88,7 +88,8 @@ def fetch(file: File, folder: Path, report: Report, patience: Patience = PATIENC
     """
     target = folder / file.name
     try:
-        if target.is_file() and file.checksum and _digest(target, file.checksum) == file.checksum:
+        # It stands there only when it's whole.
+        if target.is_file() and _digest(target, file.checksum) == file.checksum:
             return target
         part = _Part(folder / f".{file.name}.part")
         _gather(file, part, report, patience)
@@ -178,7 +179,7 @@ def _take(address: str, file: File, part: _Part, report: Report, silence_s: floa
             raise _Failed(str(error), for_good=True) from error
     if part.total is not None and part.size != part.total:
         raise _Failed(f"it ended after {part.size:,} of {part.total:,} bytes")
-    if file.checksum and _digest(part.path, file.checksum) != file.checksum:
+    if _digest(part.path, file.checksum) != file.checksum:
         was_mixed = part.is_mixed
         part.discard()
         # Pieces of two versions may have met: once more, all from one.
@@ -268,7 +269,9 @@ def _check_space(folder: Path, missing: int) -> None:
 
 
 def _digest(path: Path, checksum: str) -> str:
-    """In the form of `checksum`. MD5 is what many were published with."""
+    """In the form of `checksum`, which may be empty. MD5 is what many were published with."""
+    if not checksum:
+        return ""
     kind = checksum.partition(":")[0]
 
     def make() -> Any:

@@ -124,6 +124,22 @@ def test_a_busy_mirror_is_asked_again(mirror: Mirror, tmp_path: Path) -> None:
     assert len(mirror.asked) == 5
 
 
+def test_without_a_checksum_the_length_counts(mirror: Mirror, tmp_path: Path) -> None:
+    """It is resumed only from an equal version, refused when short, and taken once."""
+    mirror.cut_after = [1000]
+    assert have(file_of(mirror, checksum=""), tmp_path) == WHOLE
+    assert mirror.asked == ["", "bytes=1000-"]
+    assert have(file_of(mirror, checksum=""), tmp_path) == WHOLE
+    assert len(mirror.asked) == 2
+    (tmp_path / "data.gz").unlink()
+    mirror.cut_after, mirror.statuses = [1000], [200, 404]
+    with pytest.raises(DatasetUnavailable):
+        have(file_of(mirror, checksum=""), tmp_path)
+    with running(Mirror({"data.gz": WHOLE}, tag='"two"')) as other:
+        assert have(file_of(other, checksum=""), tmp_path) == WHOLE
+        assert other.asked == [""], "no checksum would tell a mixture"
+
+
 def test_silence_ends_the_wait(mirror: Mirror, tmp_path: Path) -> None:
     """A mirror that says nothing is given up; the message says so."""
     mirror.gate.clear()
