@@ -120,7 +120,10 @@ def event_json(told: Told) -> dict[str, Any]:
 
 
 def fraction(values: Mapping[str, Any]) -> float | None:
-    """How much of the planned training is done, 0 to 1; None where that isn't told."""
+    """How much of the planned training, or of a download's file, is done, 0 to 1; None where that
+    isn't told."""
+    if values.get("total_bytes"):
+        return float(min(values.get("done_bytes", 0) / values["total_bytes"], 1.0))
     epoch, epochs = values.get("epoch"), values.get("epochs")
     batch, batches = values.get("batch"), values.get("batches")
     if not (epoch and epochs and batches) or batch is None:

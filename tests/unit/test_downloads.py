@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mirrors import Mirror, running
 
+from decloud_trainer.cli.live import fraction, progress_text
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import download
 from decloud_trainer.training.datasets import prepare
@@ -171,6 +172,11 @@ def test_progress_says_how_much_and_how_long() -> None:
         (1500, 2.0),
         (2500, 0.0),
     ]
+    shown = told[1].to_json()
+    assert progress_text(shown | {"total_bytes": 25_000_000, "done_bytes": 1_500_000}) == (
+        "download data.gz, 1.5 of 25.0 MB, 2 s left"
+    )
+    assert fraction(shown) == 0.6
     assert told[0].to_json() == {
         "stage": "download",
         "file": "data.gz",
