@@ -59,6 +59,7 @@ class Parts:
         max_cached_bytes: what models may take on the disk that no round in work needs.
         clock: unix seconds of the chain, which its deadlines are in.
         to_local: from the chain's time to this machine's.
+        prepared: reports of data that was found ready, by the digest of what was wanted.
     """
 
     chain: Chain
@@ -74,6 +75,7 @@ class Parts:
     to_local: Callable[[float], float]
     on_progress: Callable[[Progress], None]
     gate: Gate = field(default_factory=Gate)
+    prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
     max_cached_bytes: int = 2 * 10**9
 
 

@@ -8,9 +8,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from decloud_trainer.errors import HostileFile, TrainingError
+from decloud_trainer.errors import DecloudError, HostileFile, TrainingError
 from decloud_trainer.jobs.model import Job, JobState
 from decloud_trainer.rounds import recall
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey
@@ -37,7 +38,7 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
         "data": dict(parts.plan.data[data_key]),
         "cache_bytes": parts.plan.dataset_cache_bytes,
     }
-    preparing = asyncio.create_task(run_job(parts, entry, "prepare", wanted))
+    preparing = asyncio.create_task(_prepare(parts, entry, wanted))
     inspecting = asyncio.create_task(_inspect(parts, entry, round))
     try:
         # At once: the window to join can be seconds.
@@ -61,6 +62,18 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
         parameters=report["parameters"],
         samples_per_s=report["samples_per_s"],
     )
+
+
+async def _prepare(parts: Parts, entry: Entry, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The data's report. What was ready once stays so until a training says otherwise: the window
+    to join can be shorter than the start of a child."""
+    name, path = digest(wanted), wanted["data"].get("path")
+    known = parts.prepared.get(name)
+    if known is not None and (path is None or await asyncio.to_thread(Path(path).exists)):
+        return known
+    report = await run_job(parts, entry, "prepare", wanted)
+    parts.prepared[name] = report
+    return report
 
 
 def _check_kind(key: str, data: Mapping[str, Any], report: Mapping[str, Any]) -> None:
@@ -117,7 +130,11 @@ async def train_round(
     spec = _train_spec(parts, facts, round, deadline)
     # Other wishes are another training: the spec's hash is part of the job's name.
     variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]
-    return await run_job(parts, entry, "train", spec, variant=variant, unless=unless)
+    try:
+        return await run_job(parts, entry, "train", spec, variant=variant, unless=unless)
+    except DecloudError:
+        parts.prepared.clear()  # whatever it was, the data is looked at anew before the next join
+        raise
 
 
 async def run_job(
