@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import json
@@ -13,18 +14,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from solders.transaction import VersionedTransaction
 
 from decloud_trainer.errors import DecloudError, SettingsError
 from decloud_trainer.localnet.control import control_routes
 from decloud_trainer.localnet.faults import Faults
 from decloud_trainer.localnet.ledger import Ledger
-from decloud_trainer.localnet.rpc_methods import answer
+from decloud_trainer.localnet.rpc_methods import answer, parse, read_request
+from decloud_trainer.localnet.rpc_params import RpcFault
 from decloud_trainer.localnet.ws_server import WsServer
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 _PORT_TRIES = 50
+STALE_SLOTS = 5_000
 # Browsers ask before a page may call; solana-test-validator lets all pages, and so do we: what
 # they could take is play money. The control paths don't (see control.py).
 _CORS = {
@@ -101,10 +105,22 @@ def rpc_app(ledger: Ledger, faults: Faults) -> web.Application:
                 "Supplied content type is not allowed. Content-Type: application/json is required"
             )
             return web.Response(status=415, text=text)
-        found = answer(ledger, await request.read())
+        if faults.take("rpc_503"):
+            return web.Response(status=503)
+        asked = await request.read()
+        lost = _lost_send(asked) if faults.is_on("rpc_forked_away") else None
+        if lost is not None and faults.take("rpc_forked_away"):
+            return web.json_response(lost, headers=_CORS)
+        found = answer(ledger, asked)
         if faults.take("rpc_lost_answer"):
             await asyncio.Event().wait()
+        if faults.take("rpc_stale"):
+            found = _from_long_ago(found)
+        if isinstance(found, dict) and faults.take("rpc_wrong_id"):
+            found["id"] = "another request's"
         body = "" if found is None else json.dumps(found, separators=(",", ":"))
+        if faults.take("rpc_truncated"):
+            body = body[: len(body) // 2]
         return web.Response(text=body, content_type="application/json", headers=_CORS)
 
     async def allow(request: web.Request) -> web.StreamResponse:
@@ -118,6 +134,32 @@ def rpc_app(ledger: Ledger, faults: Faults) -> web.Application:
     app.router.add_get("/health", health)
     app.router.add_routes(control_routes(ledger, faults))
     return app
+
+
+def _lost_send(asked: bytes) -> dict[str, Any] | None:
+    """What a node says that takes a transaction into a fork that dies; None for another call."""
+    try:
+        request = parse(asked)
+        request_id, method, params = read_request(request)
+        if method != "sendTransaction":
+            return None
+        wire = base64.b64decode(params.required(0, str), validate=True)
+        signature = str(VersionedTransaction.from_bytes(wire).signatures[0])
+    except (RpcFault, ValueError, IndexError):
+        return None  # it gets the usual answer
+    return {"jsonrpc": "2.0", "result": signature, "id": request_id}
+
+
+def _from_long_ago(found: Any) -> Any:
+    """The answer with its slots moved back; what it tells stays, for it is the same ledger."""
+    result = found.get("result") if isinstance(found, dict) else None
+    context = result.get("context") if isinstance(result, dict) else None
+    if isinstance(context, dict):
+        context["slot"] -= STALE_SLOTS
+    elif isinstance(result, dict) and "absoluteSlot" in result:
+        result["absoluteSlot"] -= STALE_SLOTS
+        result["blockHeight"] -= STALE_SLOTS
+    return found
 
 
 def _too_many_requests() -> web.Response:

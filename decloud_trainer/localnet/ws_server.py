@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -24,13 +25,14 @@ MAX_MESSAGE_BYTES = 64 * 1024
 # So many messages may wait for a client that reads slowly; then it is cut off, as by a node.
 MAX_WAITING = 1000
 MAX_SUBSCRIPTIONS = 1000
+LOST_SHARE = 0.3
 
 
 class WsServer:
     """All WebSocket connections of one ledger.
 
     Args:
-        faults: ``ws_drop`` and ``ws_lose_event`` are its business. Slot notifications are not
+        faults: those whose names begin with ``ws_`` are its business. Slot notifications are not
             counted among the lost events: they come all the time.
     """
 
@@ -40,6 +42,7 @@ class WsServer:
         self._max_waiting = max_waiting
         self._connections: set[_Connection] = set()
         self._numbers = itertools.count(1)
+        self.chance = random.Random(0).random  # the same notifications are lost in each run
 
     def app(self) -> web.Application:
         """The application to be served on the port after the RPC server's."""
@@ -72,7 +75,7 @@ class WsServer:
                 connection.cut()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, autoping=False)
         await socket.prepare(request)
         if self._faults.take("ws_drop"):
             _abort(request)
@@ -103,12 +106,18 @@ class _Connection:
         self._request = request
         self._waiting: asyncio.Queue[str] = asyncio.Queue(max_waiting)
         self._subscriptions: dict[int, Subscription] = {}
+        self._held: dict[str, Any] | None = None  # until the next one has overtaken it
 
     async def run(self, socket: web.WebSocketResponse) -> None:
         """Answer until either side ends the connection."""
         sender = asyncio.create_task(self._send_all(socket))
         try:
             async for message in socket:
+                if self._faults.is_on("ws_half_open") or message.type is WSMsgType.PONG:
+                    continue
+                if message.type is WSMsgType.PING:
+                    await socket.pong(message.data)
+                    continue
                 if message.type is not WSMsgType.TEXT:
                     await socket.close(code=WSCloseCode.UNSUPPORTED_DATA)
                     break
@@ -129,6 +138,8 @@ class _Connection:
     async def _send_all(self, socket: web.WebSocketResponse) -> None:
         while True:
             text = await self._waiting.get()
+            if self._faults.is_on("ws_half_open"):
+                continue
             try:
                 await socket.send_str(text)
             except ConnectionError:
@@ -165,18 +176,34 @@ class _Connection:
 
     def _tell(self, number: int, subscription: Subscription, results: Any) -> None:
         for result in results:
-            counts = subscription.notification != "slotNotification"
-            if counts and self._faults.take("ws_lose_event"):
-                continue
-            self._put(
-                {
-                    "jsonrpc": "2.0",
-                    "method": subscription.notification,
-                    "params": {"result": result, "subscription": number},
-                }
-            )
+            message = {
+                "jsonrpc": "2.0",
+                "method": subscription.notification,
+                "params": {"result": result, "subscription": number},
+            }
+            if subscription.notification == "slotNotification":
+                self._put(message)
+            else:
+                self._put_with_faults(message)
         if subscription.is_over():
             self._subscriptions.pop(number, None)
+
+    def _put_with_faults(self, message: dict[str, Any]) -> None:
+        faults = self._faults
+        if faults.take("ws_lose_event"):
+            return
+        if faults.is_on("ws_lose_some") and self._server.chance() < LOST_SHARE:
+            faults.take("ws_lose_some")
+            return
+        if self._held is None and faults.take("ws_reorder"):
+            self._held = message
+            return
+        self._put(message)
+        if faults.take("ws_repeat"):
+            self._put(message)
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._put(held)
 
     def _put(self, message: dict[str, Any]) -> None:
         try:
