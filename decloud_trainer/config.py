@@ -38,6 +38,7 @@ from decloud_trainer.kinds import (
     choice,
     choices,
     count,
+    count_or,
     number,
 )
 from decloud_trainer.masking import masked
@@ -135,13 +136,26 @@ class Settings:
         10.0, number(0, 100_000), "Disk space for decoded datasets in GB; 0: unlimited"
     )
 
-    epochs: int = _setting(1, count(1, 10_000), "Training epochs per round")
+    epochs: int | str = _setting(
+        1, count_or("auto", 1, 10_000), "Training epochs per round; auto: what the time allows"
+    )
     batch_size: int = _setting(32, count(1, 65_536), "Training batch size")
     learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate at its peak")
     max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
     device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
     threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
+    precision: str = _setting(
+        "auto",
+        choice("auto", "float32", "bfloat16", "float16"),
+        "Precision of the forward pass; auto: the fastest here, as measured",
+    )
+    checkpoint_seconds: float = _setting(
+        30.0, number(0, 86_400), "Seconds of training that a crash may cost; 0: all of them"
+    )
+    tensorboard: bool = _setting(
+        False, FLAG, "Write each run's curves for TensorBoard, beside its artefact"
+    )
 
     optimizer: str = _setting(
         "adam", choice("adam", "adamw", "sgd"), "Optimiser; sgd has Nesterov momentum"
@@ -210,7 +224,9 @@ class Settings:
         "How gradients are expressed; auto: as the network's validator expects",
     )
     gradient_dtype: str = _setting(
-        "float32", choice("float16", "float32", "float64"), "Number format of uploaded gradients"
+        "auto",
+        choice("auto", "float16", "bfloat16", "float32", "float64"),
+        "Number format of uploaded gradients; auto: the smallest that scores no worse",
     )
     max_model_mb: int = _setting(512, count(1, 100_000), "Largest model file to download, in MB")
 

@@ -86,6 +86,21 @@ def count(least: int, most: int) -> Kind:
     return Kind(parse)
 
 
+def count_or(word: str, least: int, most: int) -> Kind:
+    """A whole number, or this one word."""
+    whole = count(least, most)
+
+    def parse(value: Any) -> int | str:
+        if isinstance(value, str) and value.strip() == word:
+            return word
+        try:
+            return int(whole.parse(value))
+        except ValueError as error:
+            raise ValueError(f"{error}, or {word}") from None
+
+    return Kind(parse)
+
+
 def number(least: float, most: float) -> Kind:
     def parse(value: Any) -> float:
         try:

@@ -301,6 +301,11 @@ def strategy_of(settings: Settings) -> dict[str, Any]:
 def plan_of(settings: Settings) -> TrainingPlan:
     from decloud_trainer.rounds.parts import TrainingPlan
 
+    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise SettingsError(
+            "tensorboard is set, but the package isn't installed",
+            hint='pip install "decloud-trainer[track]", or config --set tensorboard=false',
+        )
     convention = V1_CONVENTION if settings.convention == "auto" else settings.convention
     return TrainingPlan(
         data=data_specs(settings),
@@ -310,6 +315,9 @@ def plan_of(settings: Settings) -> TrainingPlan:
         max_batches=settings.max_batches,
         seed=settings.seed,
         strategy=strategy_of(settings),
+        precision=settings.precision,
+        checkpoint_every_s=settings.checkpoint_seconds,
+        tensorboard=settings.tensorboard,
         device=settings.device,
         threads=settings.threads,
         apply_scale=CONVENTIONS[convention],

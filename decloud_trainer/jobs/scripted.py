@@ -161,7 +161,7 @@ def _beat(voice: Voice, every_s: float) -> None:
 
 def _pass_time(script: dict[str, Any], spec: dict[str, Any], voice: Voice, ear: Ear) -> str:
     """Let the script's time pass; how it ended: complete, stop or deadline."""
-    batches, epochs = 10, int(spec.get("epochs", 1))
+    batches, epochs = 10, _epochs(spec)
     pause_s = float(script.get("seconds", 0.05)) / batches
     for batch in range(1, batches + 1):
         voice.say(
@@ -183,6 +183,11 @@ def _pass_time(script: dict[str, Any], spec: dict[str, Any], voice: Voice, ear: 
         if spec.get("deadline") is not None and time.time() >= spec["deadline"]:
             return "deadline"
     return "complete"
+
+
+def _epochs(spec: dict[str, Any]) -> int:
+    epochs = spec.get("epochs", 1)
+    return 1 if epochs == "auto" else int(epochs)
 
 
 def _inspect(spec: dict[str, Any]) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def _train(script: dict[str, Any], spec: dict[str, Any], folder: Path) -> dict[s
     temporary = folder / f".{ARTIFACT}.tmp"
     temporary.write_bytes(data)
     temporary.replace(folder / ARTIFACT)
-    epochs = int(spec.get("epochs", 1))
+    epochs = _epochs(spec)
     preview = script.get("preview", {"before": 50.0, "after": 60.0})
     return {
         "artifact": ARTIFACT,

@@ -25,10 +25,13 @@ class TrainingPlan:
         dataset_cache_bytes: what decoded datasets may take on the disk; 0 = no limit.
         tokenizer: the folder of the tokenizer for transformers.
         strategy: how the most is made of data and time, as the training core takes it.
+        precision: of the forward pass.
+        checkpoint_every_s: how much work a crash may cost; 0 = all of it.
+        tensorboard: whether each run's curves are written for it.
     """
 
     data: Mapping[str, Mapping[str, Any]]
-    epochs: int
+    epochs: int | str
     batch_size: int
     learning_rate: float
     max_batches: int
@@ -40,6 +43,9 @@ class TrainingPlan:
     dataset_cache_bytes: int = 0
     tokenizer: str | None = None
     strategy: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    checkpoint_every_s: float = 30.0
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

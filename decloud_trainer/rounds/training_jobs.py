@@ -95,6 +95,7 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
         "device": plan.device,
         "threads": plan.threads,
         "batch_size": plan.batch_size,
+        "precision": plan.precision,
     }
     if plan.tokenizer:
         spec["tokenizer"] = plan.tokenizer
@@ -228,6 +229,9 @@ def _train_spec(parts: Parts, facts: Facts, round: Round, deadline: float) -> di
         "max_batches": facts.max_batches if facts.max_batches is not None else plan.max_batches,
         "seed": plan.seed,
         "strategy": dict(plan.strategy),
+        "precision": plan.precision,
+        "checkpoint_every_s": plan.checkpoint_every_s,
+        "tensorboard": plan.tensorboard,
         "device": plan.device,
         "threads": plan.threads,
         "artifact": {"apply_scale": plan.apply_scale, "dtype": plan.dtype},
