@@ -6,6 +6,7 @@ positive ones class 1.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import re
 import tarfile
@@ -19,6 +20,7 @@ from decloud_trainer.training.rows import MAX_ROWS, Row
 from decloud_trainer.training.split import Bounded, read_exactly, unusable
 
 FOLDER, ARCHIVE = "aclImdb", "aclImdb_v1.tar.gz"
+_REVIEW = re.compile(rf"(?:\./)?{FOLDER}/(train|test)/(neg|pos)/[^/]+\.txt")
 CLASSES = {"neg": "0", "pos": "1"}
 MAX_REVIEW_BYTES = 1 << 20
 # 340 MB as published; half of that are reviews without a label.
@@ -74,35 +76,55 @@ class ReviewArchive:
         return ("review",)
 
     def labels(self) -> Iterator[str]:
-        return (label for _, label in self.rows())
+        try:
+            seen = self.archive.stat()
+        except OSError as error:
+            raise DatasetUnavailable(f"can't read {self.archive}: {error.strerror}") from error
+        return iter(_labels(self.archive, (seen.st_mtime_ns, seen.st_size))[self.split])
 
     def rows(self) -> Iterator[Row]:
-        wanted = re.compile(rf"(?:\./)?{FOLDER}/{self.split}/(neg|pos)/[^/]+\.txt")
-        try:
-            with (
-                self.archive.open("rb") as raw,
-                gzip.GzipFile(fileobj=raw) as plain,
-                # A stream: members are read in passing, and sizes can't send us anywhere.
-                tarfile.open(
-                    fileobj=Bounded.stream(plain, self.archive, MAX_ARCHIVE_BYTES), mode="r|"
-                ) as tar,
-            ):
-                for member in tar:
-                    # Every member passed is remembered, which a long archive can't be allowed.
-                    tar.members = []  # type: ignore[attr-defined]
-                    found = wanted.fullmatch(member.name)
-                    if found and member.isreg():
-                        yield (self._review(tar, member),), CLASSES[found[1]]
-        except _DAMAGE as error:
-            raise unusable(self.archive, "archive", f"damaged ({error})") from error
+        for tar, member, split, kind in _members(self.archive):
+            if split == self.split:
+                yield (_review(tar, member, self.archive),), CLASSES[kind]
 
-    def _review(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-        content = tar.extractfile(member)
-        size = min(member.size, MAX_REVIEW_BYTES + 1)
-        data = read_exactly(content, size) if content else b""
-        if len(data) != size:
-            raise unusable(self.archive, "archive", f"its {member.name[:80]} is cut off")
-        return _text(data, self.archive, member.name)
+
+@functools.lru_cache(maxsize=2)
+def _labels(archive: Path, _: tuple[int, int]) -> dict[str, tuple[str, ...]]:
+    """Split -> labels, in one pass, which takes seconds. A changed file has another time or size."""
+    found: dict[str, list[str]] = {"train": [], "test": []}
+    for _tar, _member, split, kind in _members(archive):
+        found[split].append(CLASSES[kind])
+    return {split: tuple(labels) for split, labels in found.items()}
+
+
+def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, str, str]]:
+    """(archive, member, split, kind) of each review that has a label, in passing."""
+    try:
+        with (
+            archive.open("rb") as raw,
+            gzip.GzipFile(fileobj=raw) as plain,
+            # A stream: members are read in passing, and sizes can't send us anywhere.
+            tarfile.open(
+                fileobj=Bounded.stream(plain, archive, MAX_ARCHIVE_BYTES), mode="r|"
+            ) as tar,
+        ):
+            for member in tar:
+                # Every member passed is remembered, which a long archive can't be allowed.
+                tar.members = []  # type: ignore[attr-defined]
+                if (found := _REVIEW.fullmatch(member.name)) and member.isreg():
+                    if member.size > MAX_REVIEW_BYTES:
+                        raise _too_long(archive, member.name)
+                    yield tar, member, found[1], found[2]
+    except _DAMAGE as error:
+        raise unusable(archive, "archive", f"damaged ({error})") from error
+
+
+def _review(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> str:
+    content = tar.extractfile(member)
+    data = read_exactly(content, member.size) if content else b""
+    if len(data) != member.size:
+        raise unusable(archive, "archive", f"its {member.name[:80]} is cut off")
+    return _text(data, archive, member.name)
 
 
 def find(place: Path) -> dict[str, ReviewFiles | ReviewArchive]:
@@ -131,9 +153,13 @@ def _files(folder: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def _too_long(file: Path, name: str) -> DatasetUnavailable:
+    return unusable(file, "review", f"{name[:80]} has more than {MAX_REVIEW_BYTES:,} bytes")
+
+
 def _text(data: bytes, file: Path, name: str) -> str:
     if len(data) > MAX_REVIEW_BYTES:
-        raise unusable(file, "review", f"{name[:80]} has more than {MAX_REVIEW_BYTES:,} bytes")
+        raise _too_long(file, name)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from decloud_trainer.training.split import Labels
 
 MAX_ROWS = 1_000_000
 MAX_TEXT = 1 << 20  # characters of one cell
+MAX_CHARACTERS = 1 << 29  # of all texts of a split
 HELD_OUT = 5  # every fifth row of each class
 _WHOLE = re.compile(r"[+-]?\d{1,9}")
 
@@ -82,6 +83,49 @@ class Part:
     def _takes(self, label: str, seen: Counter[str]) -> bool:
         seen[label] += 1
         return (seen[label] % HELD_OUT == 0) == self.held_out
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Rows that were read once and are kept in memory."""
+
+    source: Rows
+    kept: tuple[Row, ...]
+
+    @property
+    def files(self) -> Sequence[Traversable]:
+        return self.source.files
+
+    @property
+    def identity(self) -> str:
+        return self.source.identity
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.source.columns
+
+    def labels(self) -> Iterator[str]:
+        return (label for _, label in self.kept)
+
+    def rows(self) -> Iterator[Row]:
+        return iter(self.kept)
+
+
+def gathered(rows: Rows) -> Gathered:
+    """All rows in memory: they are needed several times, and reading some takes seconds.
+
+    Raises:
+        DatasetUnavailable: they are too many, or too long.
+    """
+    kept: list[Row] = []
+    characters = 0
+    for cells, label in rows.rows():
+        characters += sum(map(len, cells))
+        if len(kept) == MAX_ROWS or characters > MAX_CHARACTERS:
+            what = f"{MAX_ROWS:,} rows" if len(kept) == MAX_ROWS else f"{MAX_CHARACTERS:,} letters"
+            raise refused(rows, f"it has more than {what}")
+        kept.append((cells, label))
+    return Gathered(rows, tuple(kept))
 
 
 def class_names(rows: Rows) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from decloud_trainer.training.rows import Rows, class_names, numbers_of
+from decloud_trainer.training.rows import Rows, class_names, gathered, numbers_of
 from decloud_trainer.training.spec import Modality
 from decloud_trainer.training.split import Inputs, Labels, Summary
 from decloud_trainer.training.tokens import Encoder, Tokenizer, Words
@@ -55,8 +55,10 @@ class TextSplit:
         )
 
     def read(self) -> tuple[Inputs, Labels]:
-        labels = numbers_of(self.source, class_names(self.training))
-        ids = self.encoder.encode(_texts(self.source), _texts(self.training), len(labels))
+        training = gathered(self.training)
+        source = training if self.source is self.training else gathered(self.source)
+        labels = numbers_of(source, class_names(training))
+        ids = self.encoder.encode(_texts(source), _texts(training), len(labels))
         return ids, labels
 
     def tokenised(self, folder: Path) -> TextSplit:
