@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 _PORT_TRIES = 50
-STALE_SLOTS = 5_000
+STALE_SLOTS = 200
 # Browsers ask before a page may call; solana-test-validator lets all pages, and so do we: what
 # they could take is play money. The control paths don't (see control.py).
 _CORS = {
