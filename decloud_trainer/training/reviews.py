@@ -90,7 +90,7 @@ class ReviewArchive:
 
 @functools.lru_cache(maxsize=2)
 def _labels(archive: Path, _: tuple[int, int]) -> dict[str, tuple[str, ...]]:
-    """Split -> labels, in one pass, which takes seconds. A changed file has another time or size."""
+    """Split -> labels, in one pass, which takes seconds. A changed file has a new time or size."""
     found: dict[str, list[str]] = {"train": [], "test": []}
     for _tar, _member, split, kind in _members(archive):
         found[split].append(CLASSES[kind])
