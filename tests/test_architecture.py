@@ -141,7 +141,8 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         "from decloud_trainer.cli.main import main\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         f"    main({words!r})\n"
-        "heavy = ['torch', 'torchvision', 'solders', 'solana', 'aiohttp', 'requests', 'numpy']\n"
+        "heavy = ['torch', 'torchvision', 'solders', 'solana', 'aiohttp', 'requests', 'numpy',\n"
+        "         'cryptography']\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run(
