@@ -16,6 +16,7 @@ if __name__ == "__main__":
     startup.measure()
     # As in a training child: threads that wait don't spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tests.benchmarks import training
+    from tests.benchmarks import network, training
 
+    network.measure()
     training.measure()
