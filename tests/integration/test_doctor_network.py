@@ -184,3 +184,23 @@ async def test_faulty_services_are_told(network: LocalNetwork) -> None:
     nothing = dataclasses.replace(settings, network="devnet", pinata_jwt="")
     (check,) = await pin_checks(nothing)
     assert (check.verdict, "pinata_jwt=-" in check.fix) == (FAIL, True)
+
+
+async def test_each_endpoint_has_a_line_and_one_that_is_down_is_no_failure(
+    network: LocalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another one serves, the rest is known, too; no key in a URL is shown."""
+    monkeypatch.setattr(chain, "TIMEOUT_S", 5.0)
+    settings = dataclasses.replace(
+        settings_for(network),
+        rpc_url="http://127.0.0.1:9/SECRETKEY",
+        rpc_fallbacks=(network.endpoints.rpc_url,),
+        ws_fallbacks=("ws://127.0.0.1:9/SECRETKEY",),
+    )
+    checks = by_name(await chain_checks(settings, None))
+    assert (checks["rpc"].verdict, checks["rpc 2"].verdict) == (WARN, PASS)
+    assert checks["program"].verdict is PASS
+    socket = await websocket_check(settings)
+    assert socket.verdict is WARN
+    assert "at 1 of 2 endpoints" in socket.text
+    assert "SECRETKEY" not in repr([checks, socket, settings])
