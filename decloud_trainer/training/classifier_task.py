@@ -19,6 +19,9 @@ from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import Modality
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.task import Step, seed_for
+from decloud_trainer.training.tokens import PADDING
+
+WIDEST = 5  # words that a network's convolution takes at once
 
 
 def normalise(images: Tensor, memory_format: torch.memory_format) -> Tensor:
@@ -40,10 +43,22 @@ def network_inputs(
     stored: Tensor, modality: Modality, memory_format: torch.memory_format
 ) -> Tensor:
     """Stored samples as a network of that modality takes them: images normalised, token ids as
-    int64, rows of numbers as they are."""
+    int64 up to the batch's longest text, rows of numbers as they are."""
     if modality == "image":
         return normalise(stored, memory_format)
-    return stored.long() if modality == "text" else stored
+    return without_padding(stored).long() if modality == "text" else stored
+
+
+def without_padding(ids: Tensor) -> Tensor:
+    """Token ids (N, L) -> (N, up to L): less the padding that changes nothing.
+
+    What stays is as much of it as the widest convolution over words sees at once; transformers
+    look at none. Only on the CPU: elsewhere a look at the ids would make each batch wait.
+    """
+    if ids.device.type != "cpu":
+        return ids
+    used = int((ids != PADDING).any(dim=0).sum())  # padding stands at the end only
+    return ids[:, : used + WIDEST]
 
 
 def scoring_batches(samples: Samples, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:

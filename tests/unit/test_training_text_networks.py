@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from decloud_trainer.errors import UnknownArchitecture
+from decloud_trainer.training.classifier_task import network_inputs
 from decloud_trainer.training.convention import carried
 from decloud_trainer.training.encoders import EncoderSizes
 from decloud_trainer.training.networks import Architecture, Shape, recognise
@@ -177,3 +178,18 @@ def test_without_transformers_the_reason_is_said(monkeypatch: pytest.MonkeyPatch
         recognise(shapes)
     assert "decloud-trainer[text]" in e.value.hint
     assert recognise(NETWORKS["text_cnn"][0].shapes()).name == "text_cnn"
+
+
+@pytest.mark.parametrize("name", ["text_cnn", "bert", "distilbert"])
+def test_padding_that_is_cut_off_changes_nothing(name: str) -> None:
+    """A batch is as long as its longest text and a little more; the logits stay as they were."""
+    torch.manual_seed(0)
+    architecture, _ = NETWORKS[name]
+    state = {key: torch.randn(shape) for key, shape in architecture.shapes().items()}
+    model = architecture.with_weights(state).eval()
+    ids = torch.zeros(3, 16 if architecture.encoder else 256, dtype=torch.int32)
+    ids[0, :7], ids[1, :2] = 9, 3
+    short = network_inputs(ids, "text", torch.contiguous_format)
+    assert short.shape == (3, 12)
+    assert torch.allclose(model(short), model(ids.long()), rtol=1e-4, atol=1e-3)
+    assert network_inputs(ids + 1, "text", torch.contiguous_format).shape == ids.shape
