@@ -16,7 +16,8 @@ if __name__ == "__main__":
     startup.measure()
     # As in a training child: threads that wait don't spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tests.benchmarks import network, training
+    from tests.benchmarks import network, strategy, training
 
     network.measure()
     training.measure()
+    strategy.measure(["--budgets", "1"])

@@ -6,7 +6,7 @@ compared. A budget is a number of epochs (equal samples) or of seconds of this p
 one thread (equal time, whatever else the machine is doing; loading and scoring count).
 
     python -m tests.benchmarks.strategy --data fashionmnist=/usr/share/datasets/fashion-mnist \\
-        --budgets 1,5,30s --bases random,trained --seeds 3 --candidates plain,default
+        --budgets 1,5,30s --bases random,trained --seeds 3 --candidates 'plain|default'
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ CANDIDATES = {
     "default, smoothed by 0.05": _default(label_smoothing=0.05),
     "default, smoothed by 0.2": _default(label_smoothing=0.2),
     "default, not smoothed": _default(label_smoothing=0.0),
+    "default, constant": _default(schedule="constant"),
     "default, cosine": _default(schedule="cosine"),
     "default, triangular": _default(schedule="triangular"),
     "default, warm-up 0.1": _default(warmup=0.1),
@@ -199,10 +200,12 @@ def measure(arguments: list[str] | None = None) -> None:
     options.add_argument("--budgets", default="1,5", help="epochs, or CPU seconds with an s behind")
     options.add_argument("--bases", default="random,trained", help="what training begins with")
     options.add_argument("--seeds", type=int, default=3, help="runs of each candidate")
-    options.add_argument("--candidates", default="plain,default", help="names, or all")
+    options.add_argument(
+        "--candidates", default="plain|default", help="names with | between, or all"
+    )
     options.add_argument("--json", type=Path, help="write every run there, a line each")
     given = options.parse_args(arguments)
-    names = given.candidates.split(",") if given.candidates != "all" else list(CANDIDATES)
+    names = given.candidates.split("|") if given.candidates != "all" else list(CANDIDATES)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         specs = []
