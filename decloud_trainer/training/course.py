@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor
+
 from decloud_trainer.errors import CorruptionError, Diverged
 from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.hooks import Hooks
@@ -29,15 +31,12 @@ MAX_WAYS_BACK = 4
 SETTLING = 0.1
 
 
-class Useless(Diverged):
-    """The state is finite, and yet of no use."""
-
-
 @dataclass(slots=True)
 class Course(Generic[Batch]):
     """What has happened in a run so far, and where it stands.
 
     Attributes:
+        base: the model's state before the first step.
         digest: of what the run was asked for; a checkpoint of another is never taken.
         on_save: called with the course whenever its state has been kept.
         curve: a point for each epoch.
@@ -49,6 +48,7 @@ class Course(Generic[Batch]):
     training: Training[Batch]
     selection: Selection
     hooks: Hooks
+    base: Mapping[str, Tensor]
     digest: str
     started: float
     on_save: Callable[[], None]
@@ -58,8 +58,8 @@ class Course(Generic[Batch]):
     stopped: Stopped = "complete"
     trouble: Diverged | None = None
     _ways_back: int = 0
-    _beginning: Checkpoint | None = None
     _sound: Checkpoint | None = None
+    _is_useless: bool = False
 
     def run(self, until: int) -> None:
         """Train until that step, or until something ends it: see `stopped`.
@@ -71,8 +71,6 @@ class Course(Generic[Batch]):
         Raises:
             Diverged: there has been no usable state.
         """
-        if self._beginning is None and not self.training.plan.is_replay:
-            self._beginning = self.training.snapshot()
         while True:
             try:
                 self._follow(train(self.training, until, self.hooks), until)
@@ -105,7 +103,8 @@ class Course(Generic[Batch]):
         problem = self.selection.look(training)
         is_late = training.step >= min(until, SETTLING * training.choices.total_steps)
         if problem and is_late and not training.plan.is_replay:
-            raise Useless(
+            self._is_useless = True
+            raise Diverged(
                 f"after {training.step} batches the network is of no use: {problem}",
                 hint="lower the learning rate",
             )
@@ -155,22 +154,23 @@ class Course(Generic[Batch]):
         training = self.training
         self.trouble = error
         factor = training.choices.rate_factor(max(training.step - 1, 0)) * LOWERED_TO
-        # A network that has become useless was so some time before it was looked at.
-        back = self._beginning if isinstance(error, Useless) else self._sound or self._beginning
         is_first = training.step <= 1  # then the rate wasn't to blame
-        if back is None or is_first or self._ways_back >= MAX_WAYS_BACK or self._is_over():
+        no_more = self._ways_back >= MAX_WAYS_BACK or training.plan.is_replay
+        if is_first or no_more or self._is_over():
             if self.selection.best is None:
                 raise error
             self._note(f"{error}; the best state from before is kept")
             self.stopped = "diverged"
             return
         self._ways_back += 1
-        if back is self._sound:
-            self.restore(back, notes=False)
-        else:
-            training.restore(back)
-            self.selection.best = None
+        # A network that has become useless was so some time before it was looked at.
+        if self._sound is None or self._is_useless:
+            training.begin_anew(self.base)
+            self.selection.best = self._sound = None
             self.curve.clear()
+        else:
+            self.restore(self._sound, notes=False)
+        self._is_useless = False
         step = training.step
         earlier = (each for each in training.choices.rate_changes if each[0] < step)
         training.choices = dataclasses.replace(

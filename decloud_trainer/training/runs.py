@@ -243,6 +243,7 @@ class _Run:
             self.training,
             Selection(judge, division.is_held_out, wanted),
             self._hooks,
+            material.loaded.tensors,
             run_digest(spec),
             self._hooks.clock(),
             self._save_so_far,

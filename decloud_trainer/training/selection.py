@@ -182,11 +182,6 @@ class Selection:
         self.latest = max(accuracies) if accuracies and self.is_held_out else None
         return "" if usable else found[-1][1]
 
-    def forget_after(self, step: int) -> None:
-        """The run goes back to that step."""
-        if self.best is not None and self.best.step > step:
-            self.best = None
-
     def snapshot(self) -> Checkpoint:
         if self.best is None:
             return Checkpoint({}, {})

@@ -228,6 +228,18 @@ class Training(Generic[Batch]):
         return Checkpoint(document, {name: on_cpu(value) for name, value in tensors.items()})
 
     @torch.no_grad()
+    def begin_anew(self, base: Mapping[str, Tensor]) -> None:
+        """Be what was before the first step; `base` is the model's state then."""
+        _fill(self.task.model.state_dict(), base)
+        self.average = Average(self.task.model, self.plan.strategy)
+        self.optimizer.state.clear()
+        self.stepper = Stepper(self.task, self.optimizer, self.device, self.plan.strategy)
+        self.step = 0
+        self.tally = Tally(0)
+        self.choices = dataclasses.replace(self.choices, micro_batches=())
+        self._first = self._random = None
+
+    @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be what was when the snapshot was taken, to the bit.
 

@@ -215,7 +215,6 @@ def test_what_cannot_be_used_is_refused(spec: TrainSpec, shared: Path, tmp_path:
         ({"model": five, "classes": 5}, TrainingError, "label 9"),
         ({"model": ModelFile(five.path, "0" * 64)}, ContentMismatch, "digest"),
         ({"data": DataSpec("cifar10", None, shared)}, DatasetUnavailable, "Dataset not found"),
-        ({"preview": DataSpec("mnist", None, shared)}, DatasetUnavailable, "Dataset not found"),
         ({"device": "cuda:7"}, SettingsError, "cuda:7 is not on this machine"),
     ]
     for change, error, words in cases:
