@@ -16,16 +16,23 @@ from decloud_trainer.training.networks import Architecture
 
 # Python, torch and torchvision, and data sets of the usual size.
 PROCESS_BYTES = 800 * 1024**2
-# Float32 copies of every tensor at the peak, while an artefact is previewed: base, model, gradient,
-# Adam's two, trained state, artefact (as tensors, twice as bytes, once read back), the base with it
-# applied, and the network that is scored.
-WEIGHT_COPIES = 12
+# Float32 copies of every tensor at the peak, measured with resnet18 and resnet50: base, model,
+# gradient, Adam's two, the running mean, the best state, the network that judges; a checkpoint's
+# copy of all that and its bytes; and while an artefact is previewed, the artefact as tensors, as
+# bytes and read back, and the network that is scored.
+WEIGHT_COPIES = 22
 COUNTED_SAMPLES = 2  # batch normalisation needs as many
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def training_bytes(architecture: Architecture, batch_size: int) -> int:
-    """An estimate of the peak of a training with artefacts in float32, in bytes.
+    """An estimate of the peak of a training with artefacts in float32, in bytes."""
+    fixed, each = _demand(architecture)
+    return fixed + each * batch_size
+
+
+def _demand(architecture: Architecture) -> tuple[int, int]:
+    """(bytes whatever the batch size, bytes for each sample).
 
     What the network keeps for the backward pass is counted on two samples; it grows with them.
     """
@@ -49,26 +56,41 @@ def training_bytes(architecture: Architecture, batch_size: int) -> int:
         if address not in known
     )
     weights = sum(value.numel() * value.element_size() for value in state)
-    activations = activations * batch_size // COUNTED_SAMPLES
-    return int(PROCESS_BYTES + WEIGHT_COPIES * weights + activations)
+    return PROCESS_BYTES + WEIGHT_COPIES * weights, activations // COUNTED_SAMPLES
+
+
+def parts_that_fit(architecture: Architecture, batch_size: int, device: Device) -> int:
+    """Into how many parts batches have to be split for the device's memory; 1 = they fit whole.
+
+    Raises:
+        TrainingError: not even parts of two samples fit; the message says what is needed for
+            weights and optimiser, and what is there.
+    """
+    there = _memory_of(device)
+    fixed, each = _demand(architecture)
+    parts = 1
+    while there is not None and fixed + each * -(-batch_size // parts) > there:
+        if batch_size // parts <= COUNTED_SAMPLES:
+            needed = fixed + each * min(batch_size, COUNTED_SAMPLES)
+            raise TrainingError(
+                f"{architecture.name} with {architecture.classes} classes needs about "
+                f"{needed / 1e9:.1f} GB to train, however small the batches are: {WEIGHT_COPIES} "
+                f"times its weights and {each / 1e6:.0f} MB for each sample; "
+                f"{device.name} has {there / 1e9:.1f} GB",
+                hint="give this machine more memory, or skip this round",
+            )
+        parts *= 2
+    return parts
 
 
 def check_fits(architecture: Architecture, batch_size: int, device: Device) -> int:
-    """The estimate of `training_bytes`, if the device's memory can hold as much.
+    """The estimate of `training_bytes`, with batches split as `parts_that_fit` says.
 
     Raises:
-        TrainingError: it can't; the message says what is needed and what is there.
+        TrainingError: it doesn't fit, whatever the batch size.
     """
-    needed = training_bytes(architecture, batch_size)
-    there = _memory_of(device)
-    if there is not None and needed > there:
-        raise TrainingError(
-            f"{architecture.name} with {architecture.classes} classes needs about "
-            f"{needed / 1e9:.1f} GB to train in batches of {batch_size}, "
-            f"{device.name} has {there / 1e9:.1f} GB",
-            hint="lower batch_size, or give this machine more memory",
-        )
-    return needed
+    parts = parts_that_fit(architecture, batch_size, device)
+    return training_bytes(architecture, -(-batch_size // parts))
 
 
 def _memory_of(device: Device) -> int | None:

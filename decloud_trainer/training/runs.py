@@ -39,7 +39,7 @@ from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.horizon import steps_per_second, total_steps
 from decloud_trainer.training.inspection import settled
 from decloud_trainer.training.loop import state_of
-from decloud_trainer.training.memory import check_fits, peak_bytes
+from decloud_trainer.training.memory import parts_that_fit, peak_bytes
 from decloud_trainer.training.networks import Architecture, recognise
 from decloud_trainer.training.outcome import Artifact, Maker
 from decloud_trainer.training.record import Point, RunRecord, write
@@ -211,7 +211,7 @@ class _Run:
         else:
             device = choose_device(spec.device, spec.threads)
             device = settled(spec, material.architecture, material.loaded, device)
-        check_fits(material.architecture, spec.batch_size, device)
+        self._parts = parts_that_fit(material.architecture, spec.batch_size, device)
         return device
 
     def _compose(self, decided: Choices | None) -> None:
@@ -296,6 +296,7 @@ class _Run:
             precision=device.precision_name,
             memory_format=device.memory_format,
             total_steps=total_steps(spec, per_epoch, speed, max(seconds, 0.0)),
+            micro_batches=((0, self._parts),) if self._parts > 1 else (),
         )
 
     def train(self) -> None:

@@ -101,7 +101,7 @@ class Training(Generic[Batch]):
         self.device = device
         self.choices = choices
         self.optimizer = make_optimizer(task.model, plan.strategy, plan.learning_rate, device)
-        self.stepper = Stepper(task, self.optimizer, device, plan.strategy)
+        self.stepper = Stepper(task, self.optimizer, device, plan.strategy, choices.parts(0))
         self.average = Average(task.model, plan.strategy)
         self.step = 0
         self.tally = Tally(0)
