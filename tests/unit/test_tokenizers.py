@@ -41,7 +41,7 @@ def test_a_vocabulary_is_enough(tmp_path: Path) -> None:
 def test_the_whole_tokenizer_comes_first(tmp_path: Path) -> None:
     """tokenizer.json gives what the library gives; texts end after 256 tokens with [SEP]."""
     folder = write_vocabulary(tmp_path)
-    made = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"))
+    made = tokenizers.BertWordPieceTokenizer({word: n for n, word in enumerate(VOCABULARY)})
     made.save(str(folder / "tokenizer.json"))
     (folder / "vocab.txt").unlink()
     tokenizer = Tokenizer.at(folder)
