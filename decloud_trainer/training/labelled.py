@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TypeAlias
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import columns, parquet, reviews, sheets
 from decloud_trainer.training.parquet import ParquetRows
-from decloud_trainer.training.rows import Part, Rows
+from decloud_trainer.training.rows import HELD_OUT, Part, Rows
 from decloud_trainer.training.sheets import SUFFIXES, Sheet
 from decloud_trainer.training.split import MAX_BYTES, unusable
 from decloud_trainer.training.tabular import TableSplit
@@ -69,8 +70,16 @@ def _described(
         split: Sheet(file, chosen.cells, chosen.label) for split, file in tables.items()
     }
     if "" in rows:
-        rows = {"train": Part(rows[""], False), "test": Part(rows[""], True)}
+        rows = _parts(rows[""])
     return _text_splits(rows) if chosen.are_texts else _table_splits(rows)
+
+
+def _parts(whole: Rows) -> dict[str, Rows]:
+    """Both parts of a table; a small one is for training alone."""
+    frequent = max(Counter(whole.labels()).values(), default=0)
+    if frequent < HELD_OUT:
+        return {"train": whole}
+    return {"train": Part(whole, False), "test": Part(whole, True)}
 
 
 def _text_splits(rows: Mapping[str, Rows]) -> dict[str, LabelledSplit]:

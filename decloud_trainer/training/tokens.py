@@ -143,7 +143,9 @@ def _make(tokenizers: Any, folder: Path) -> Any:
     said = folder / "tokenizer_config.json"
     config = json.loads(_read(said)) if said.is_file() else {}
     lower = config.get("do_lower_case", True) if isinstance(config, dict) else True
-    return tokenizers.BertWordPieceTokenizer(str(whole), lowercase=bool(lower))
+    words = _read(whole).decode().splitlines()
+    numbers = {word.rstrip(): number for number, word in enumerate(words)}
+    return tokenizers.BertWordPieceTokenizer(numbers, lowercase=bool(lower))
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

@@ -344,3 +344,12 @@ def test_the_published_addresses_are_complete() -> None:
             for file in hub
             for each in file.addresses
         )
+
+
+def test_a_handful_of_rows_is_for_training_alone(tmp_path: Path, data_dir: Path) -> None:
+    """With less than five rows of each class nothing is held out, and that is said."""
+    write(tmp_path / "mine.csv", "text,label\ngood,1\nbad,0\n")
+    found = find_format(tmp_path)
+    assert (found.train, found.test) == (2, 0)
+    with pytest.raises(DatasetUnavailable, match="no test split"):
+        loaded(tmp_path, data_dir).split("test")

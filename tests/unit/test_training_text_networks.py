@@ -188,7 +188,7 @@ def test_padding_that_is_cut_off_changes_nothing(name: str) -> None:
     state = {key: torch.randn(shape) for key, shape in architecture.shapes().items()}
     model = architecture.with_weights(state).eval()
     ids = torch.zeros(3, 16 if architecture.encoder else 256, dtype=torch.int32)
-    ids[0, :7], ids[1, :2] = 9, 3
+    ids[0, :7], ids[1, :2], ids[2, 0] = 9, 3, 1
     short = network_inputs(ids, "text", torch.contiguous_format)
     assert short.shape == (3, 12)
     assert torch.allclose(model(short), model(ids.long()), rtol=1e-4, atol=1e-3)
