@@ -1,16 +1,23 @@
-"""The training loop against a plain one: what ``decloud-trainer bench`` measures."""
+"""The training loop against a plain one and the ceiling: what ``decloud-trainer bench`` measures.
+
+With Debian's package ``dataset-fashion-mnist`` on Fashion-MNIST, otherwise on the shipped digits.
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
-from decloud_trainer.training.bench import compare
+from decloud_trainer.cli.bench import show
+from decloud_trainer.training.bench import Wanted, compare
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def measure() -> None:
+    data = ("fashionmnist", FASHION) if FASHION.is_dir() else None
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(Path(folder), device="cpu")
-    print(f"training, SimpleCNN, batch 32, {found.threads} threads (samples/s, medians)")
-    print(f"  plain DataLoader loop (reference) {found.plain:8,.0f}  x1.00")
-    print(f"  our loop                          {found.ours:8,.0f}  x{found.ratio:.2f}")
+        wanted = Wanted(Path(folder), data, "cpu", races=3)
+        found = compare(wanted, lambda what: print(f"... {what}", file=sys.stderr))
+    show(found.to_json())
