@@ -143,7 +143,7 @@ class Settings:
     learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate at its peak")
     max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
     device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
-    threads: int = _setting(0, count(0, 1024), "CPU threads for training; 0: chosen")
+    threads: int = _setting(0, count(0, 1024), "CPU threads of a training; 0: measured, or equal shares")
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
     precision: str = _setting(
         "auto",

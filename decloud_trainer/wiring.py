@@ -301,6 +301,7 @@ def strategy_of(settings: Settings) -> dict[str, Any]:
 
 def plan_of(settings: Settings) -> TrainingPlan:
     from decloud_trainer.rounds.parts import TrainingPlan
+    from decloud_trainer.training.limits import threads_each
 
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise SettingsError(
@@ -320,7 +321,7 @@ def plan_of(settings: Settings) -> TrainingPlan:
         checkpoint_every_s=settings.checkpoint_seconds,
         tensorboard=settings.tensorboard,
         device=settings.device,
-        threads=settings.threads,
+        threads=settings.threads or threads_each(settings.max_concurrent_rounds),
         apply_scale=CONVENTIONS[convention],
         dtype=settings.gradient_dtype,
         dataset_cache_bytes=cache_bytes(settings),
