@@ -141,9 +141,9 @@ async def test_a_restart_gives_refused_rounds_another_chance(tmp_path: Path) -> 
 async def test_an_untrainable_dataset_is_skipped_with_its_reason(tmp_path: Path) -> None:
     """Nothing is fetched or spent for what can't be trained here."""
     async with a_world(tmp_path) as world, world.daemon() as running:
-        number = world.open(dataset_index=24)
+        number = world.open(dataset_index=6)
         entry = await running.until(number, State.SKIPPED)
-        assert entry.reason.startswith("Dataset not found: AgNews")
+        assert entry.reason.startswith("Dataset not found: Food101")
         assert running.jobs_of(number, "prepare") == []
 
 

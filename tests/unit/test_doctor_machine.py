@@ -125,7 +125,7 @@ def test_a_key_of_a_newer_version_is_told(home: Path) -> None:
 def test_each_dataset_of_the_configuration_is_looked_at(tmp_path: Path) -> None:
     """Ready, to be downloaded, impossible, mapped, or in a folder that holds none."""
     settings = Settings(
-        datasets=("digits", "mnist", "imdb", "custom", "kmnist", "emnist"),
+        datasets=("digits", "mnist", "food101", "custom", "kmnist", "emnist"),
         dataset_mappings={"custom": "digits"},
         dataset_paths={"kmnist": str(tmp_path), "emnist": str(SHIPPED)},
     )
@@ -133,13 +133,13 @@ def test_each_dataset_of_the_configuration_is_looked_at(tmp_path: Path) -> None:
     assert {name: check.verdict for name, check in checks.items()} == {
         "digits": PASS,
         "mnist": WARN,
-        "imdb": WARN,
+        "food101": WARN,
         "custom": PASS,
         "kmnist": FAIL,
         "emnist": PASS,
     }
     assert checks["mnist"].fix == "decloud-trainer datasets fetch mnist"
-    assert "--add-mapping imdb:" in checks["imdb"].fix
+    assert "--add-mapping food101:" in checks["food101"].fix
     assert checks["custom"].text == "1,347 training and 450 test samples of digits"
     assert "--add-path kmnist:" in checks["kmnist"].fix
 
@@ -161,5 +161,6 @@ def test_all_datasets_of_the_network_are_known() -> None:
     assert {local.key for local in found[99:]} == {"digits", "proprietarydata"}
     trainable = {local.key for local in found if local.is_trainable}
     images = {"cifar10", "cifar100", "mnist", "fashionmnist", "emnist", "kmnist", "svhn"}
-    assert trainable == {*images, "digits", "proprietarydata"}
+    others = {"imdb", "sst2", "agnews", "iris", "wine", "breastcancer", "diabetes"}
+    assert trainable == {*images, *others, "digits", "proprietarydata"}
     assert local_data(settings, "Fashion-Mnist").name == "FashionMnist"
