@@ -15,7 +15,7 @@ from decloud_trainer.localnet.actors.datasets import DIGITS
 from decloud_trainer.localnet.actors.images import IdxImages, batches
 from decloud_trainer.localnet.actors.scoring import HeldOut, Score, Verdict, score_round
 from decloud_trainer.localnet.actors.shipped import MODEL
-from decloud_trainer.training import classifier_task, datasets, runs
+from decloud_trainer.training import classifier_task, datasets, decoded, runs
 from decloud_trainer.training.results import Preview, TrainResult
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, ModelFile, TrainSpec
 
@@ -87,7 +87,7 @@ def in_0_to_1(grey: torch.Tensor, memory_format: torch.memory_format) -> torch.T
 
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),
-    [(datasets, "resize", nearest), (classifier_task, "normalise", in_0_to_1)],
+    [(decoded, "resize", nearest), (classifier_task, "normalise", in_0_to_1)],
     ids=["nearest-resize", "not-normalised"],
 )
 def test_a_wrong_input_is_caught(
