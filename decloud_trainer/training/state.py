@@ -141,7 +141,8 @@ class Training(Generic[Batch]):
 
     def pause(self) -> None:
         """Whatever happens until `resume`, the next step draws the same random numbers."""
-        self._random = random_state(self.device)
+        if self._random is None:
+            self._random = random_state(self.device)
 
     def train_on(self, batch: Batch) -> None:
         """One step. Doesn't wait for the device."""
