@@ -11,6 +11,7 @@ The script is a JSON object, given as the command's one argument and overridden,
     heartbeat_s      time between heartbeats (1.0)
     preview          {"before": 50.0, "after": 60.0} in percent, or null for an unknown preview
     samples_per_s    what inspect and train report (1000.0)
+    data             what else prepare reports, e.g. {"modality": "text"}
     fail             end with an error of this class
     crash_attempts   die like a crash in so many first attempts of the job
     crash_signal     die by this signal's number instead of exit code 70
@@ -131,7 +132,7 @@ def _follow(script: dict[str, Any], job: dict[str, Any], voice: Voice, ear: Ear)
     if job["kind"] == "prepare":
         fingerprint = hashlib.sha256(spec["data"]["name"].encode("utf-8")).hexdigest()
         counts = {"train": 1347, "test": 450, "classes": 10, "fingerprint": fingerprint}
-        return {**counts, "scripted": True}
+        return {**counts, **script.get("data", {}), "scripted": True}
     return {**_train(script, spec, folder), "stopped": stopped, **_marks(script)}
 
 

@@ -178,6 +178,9 @@ def test_the_plan_speaks_the_networks_convention() -> None:
     assert wiring.plan_of(load(environ={}).settings).apply_scale == -0.1
     delta = load(options={"convention": "delta"}, environ={}).settings
     assert wiring.plan_of(delta).apply_scale == 1.0
+    assert wiring.plan_of(delta).tokenizer is None
+    named = load(options={"tokenizer_path": "~/bert"}, environ={}).settings
+    assert wiring.plan_of(named).tokenizer == str(Path("~/bert").expanduser().resolve())
     assert wiring.terms_of(delta).trainable >= {"digits", "mnist", "fashionmnist"}
 
 

@@ -147,6 +147,16 @@ async def test_an_untrainable_dataset_is_skipped_with_its_reason(tmp_path: Path)
         assert running.jobs_of(number, "prepare") == []
 
 
+async def test_data_of_another_kind_than_the_model_takes_is_skipped(tmp_path: Path) -> None:
+    """Texts for a network of images: known before anything is paid."""
+    async with a_world(tmp_path) as world:
+        script = {"prepare": {"data": {"modality": "text"}}}
+        async with world.daemon(script=script) as running:
+            number = world.open()
+            entry = await running.until(number, State.SKIPPED)
+            assert entry.reason.endswith("digits is text data, the model takes image data")
+
+
 async def test_a_poor_wallet_skips_until_there_is_money(tmp_path: Path) -> None:
     """The numbers are named; after an airdrop the round is taken."""
     async with a_world(tmp_path) as world:
