@@ -15,6 +15,7 @@ import filelock
 import platformdirs
 
 from decloud_trainer.errors import AlreadyRunning, DecloudError
+from decloud_trainer.faultpoints import reach
 
 APP = "decloud-trainer"
 
@@ -73,15 +74,22 @@ def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> 
     The temporary file is in the same folder (a rename is atomic only within a file system) and
     has its final mode from the start.
     """
+    reach("file.begin")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
+    half = len(data) // 2
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(data)
+            file.write(data[:half])
+            file.flush()
+            reach("file.torn")
+            file.write(data[half:])
             file.flush()
             os.fsync(file.fileno())
+        reach("file.written")
         temporary.replace(path)
+        reach("file.renamed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -90,9 +98,11 @@ def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> 
 
 def publish(temporary: Path, path: Path) -> None:
     """Move a finished file to its final name, durably; both must be in one file system."""
+    reach("publish.begin")
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+    reach("publish.renamed")
     sync_dir(path.parent)
 
 

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "decloud_trainer"
 # Floors from the ground up; a room may import from its own floor's table entry and below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("faultpoints",),
     ("files", "masking", "names", "money"),
     ("kinds", "migration"),
     ("config", "presets"),

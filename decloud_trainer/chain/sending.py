@@ -24,15 +24,18 @@ from typing import Any, Final
 
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
+from solders.transaction import Transaction
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.failures import Reason, reason
+from decloud_trainer.chain.fees import with_priority
 from decloud_trainer.chain.generation import Generation
 from decloud_trainer.chain.guard import Guard
 from decloud_trainer.chain.rpc import SURELY_NOT_SENT, Failure, Rpc, Status
-from decloud_trainer.chain.vetting import FEE_PER_SIGNATURE_LAMPORTS
+from decloud_trainer.chain.vetting import fee_of
 from decloud_trainer.chain.wallet import Wallet
 from decloud_trainer.errors import ChainError, NetworkError, RpcError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
 
 log = logging.getLogger(__name__)
@@ -90,7 +93,8 @@ class SolanaSender:
         self._sleep = sleep
 
     async def prepare(self, action: Action) -> Intent:
-        """Sign a transaction with one instruction for the action; nothing is sent.
+        """Sign a transaction with one instruction for the action, and those for its priority fee
+        where the action allows one and others pay one; nothing is sent.
 
         Raises:
             NetworkError: no blockhash to be had.
@@ -99,7 +103,9 @@ class SolanaSender:
             LayoutError: an argument that the wire format can't hold.
         """
         instruction = await self._instruction(action)
-        transaction, last_valid_height = await self._guard.sign(action, [instruction])
+        payer = v1.as_pubkey(self._wallet.pubkey)
+        instructions = await with_priority(self._rpc, instruction, payer, action.tip)
+        transaction, last_valid_height = await self._guard.sign(action, instructions)
         raw = bytes(transaction)
         if len(raw) > MAX_TRANSACTION_BYTES:
             raise ChainError(f"the transaction for {action.kind.value} is too large")
@@ -209,7 +215,9 @@ class _Settling:
             return None
         self._next_broadcast = self._clock() + self._pace.rebroadcast
         try:
+            reach(f"send.{self._intent.action.kind.value}.sending")
             failure = await self._rpc.send(self._intent.raw, preflight=not self._accepted)
+            reach(f"send.{self._intent.action.kind.value}.sent")
         except RpcError as error:
             self._may_be_out |= error.code not in SURELY_NOT_SENT
             raise
@@ -256,8 +264,8 @@ class _Settling:
     async def _amounts(self) -> tuple[int, int]:
         """Fee and change of the wallet, in lamports, from the transaction's own record.
 
-        An endpoint that keeps no history never serves the record. Then the fee alone is known
-        (these transactions have one signature and no priority fee), and a warning is logged.
+        An endpoint that keeps no history never serves the record. Then the fee alone is known,
+        from the signed bytes, and a warning is logged.
         """
         deadline = self._clock() + self._pace.amounts
         while True:
@@ -275,7 +283,8 @@ class _Settling:
             "%s was executed, but the endpoint doesn't serve its record: only its fee is booked",
             _named(self._intent),
         )
-        return FEE_PER_SIGNATURE_LAMPORTS, -FEE_PER_SIGNATURE_LAMPORTS
+        fee = fee_of(Transaction.from_bytes(self._intent.raw).message)
+        return fee, -fee
 
 
 def _fee_and_change(record: Mapping[str, Any], payer: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from decloud_trainer.errors import DecloudError, PinError, PinRefused
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.ipfs.availability import wait_until_delivered
 from decloud_trainer.ipfs.cid import Cid, is_content
 from decloud_trainer.ipfs.gateways import Gateways
@@ -96,7 +97,9 @@ class IpfsPins:
         """As the port says. A cancelled upload ends soon; what arrived whole stays pinned."""
         stop = threading.Event()
         try:
-            return await asyncio.to_thread(self._pin, path, name, within_s, stop)
+            cid = await asyncio.to_thread(self._pin, path, name, within_s, stop)
+            reach("pin.seen")
+            return cid
         except (PinError, PinRefused) as error:
             told = type(error)(f"Failed to upload gradients: {error.message}", hint=error.hint)
             raise told from error
@@ -143,7 +146,9 @@ class IpfsPins:
         cid = self._taken.pop((service.name, path), "")
         is_new = not cid or not is_content(path, Cid.parse(cid))
         if is_new:
+            reach("pin.begin")
             cid = service.pin(path, name, stop=stop, answer_s=answer_s)
+            reach("pin.replied")
         if self._availability_s <= 0:
             return cid
         found = wait_until_delivered(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import JobFailed, SettingsError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.jobs.child import Child
 from decloud_trainer.jobs.model import Job, JobError, JobState, Wish, printable
 
@@ -140,7 +141,9 @@ class Attempt:
         """See the child out, with all its children; patiently only if it has finished."""
         if self._child.final is not None and not self._is_interrupted:
             await self._child.wait(self._limits.cancel_grace_s)
+        reach("child.killing")
         await self._child.end(self._limits.end_grace_s)
+        reach("child.killed")
 
     def verdict(self) -> Verdict:
         """What became of it; after `end`."""

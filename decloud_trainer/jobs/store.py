@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.jobs.model import (
     TRANSITIONS,
@@ -102,7 +103,7 @@ class JobStore:
         """Insert the job unless its id is known; the job as it stands."""
         check_job_id(job_id)
         spec_text = _dump(spec)
-        with self._transaction() as db:
+        with self._transaction("submit") as db:
             if db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None:
                 db.execute(
                     "INSERT INTO jobs (id, kind, spec, state, kill_after) VALUES (?, ?, ?, ?, ?)",
@@ -112,13 +113,13 @@ class JobStore:
             return self._read(db, job_id)
 
     def get(self, job_id: str) -> Job | None:
-        with self._transaction() as db:
+        with self._reading() as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else self._job(row)
 
     def running(self, prefix: str) -> list[Job]:
         """Jobs at work whose ids begin with `prefix` and a dash, for display."""
-        with self._transaction() as db:
+        with self._reading() as db:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE state = ? AND substr(id, 1, ?) = ? ORDER BY rowid",
                 (JobState.RUNNING.value, len(prefix) + 1, f"{prefix}-"),
@@ -131,7 +132,7 @@ class JobStore:
         The caller holds the home's single-instance lock, so no other supervisor can be alive;
         what remains of the old one's children stands in `Job.child`.
         """
-        with self._transaction() as db:
+        with self._transaction("take_over") as db:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE state = ?", (JobState.RUNNING.value,)
             ).fetchall()
@@ -146,7 +147,7 @@ class JobStore:
 
     def start(self, job_id: str, owner: str, lease_until: float, at: float) -> Job:
         """QUEUED -> RUNNING under a lease; one attempt more."""
-        with self._transaction() as db:
+        with self._transaction("start") as db:
             db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE id = ?", (job_id,))
             changes = {"lease_owner": owner, "lease_until": lease_until, "progress": None}
             self._move(db, job_id, JobState.RUNNING, at, "started", **changes)
@@ -154,7 +155,7 @@ class JobStore:
 
     def keep_child(self, job_id: str, owner: str, child: ChildId) -> None:
         """Record the child before it gets to know its work."""
-        with self._transaction() as db:
+        with self._transaction("keep_child") as db:
             self._check_owner(db, job_id, owner)
             db.execute(
                 "UPDATE jobs SET child_pid = ?, child_started = ? WHERE id = ?",
@@ -165,7 +166,7 @@ class JobStore:
         self, job_id: str, owner: str, lease_until: float, progress: Mapping[str, Any] | None
     ) -> None:
         """Renew the lease and keep the progress."""
-        with self._transaction() as db:
+        with self._transaction("renew") as db:
             self._check_owner(db, job_id, owner)
             db.execute(
                 "UPDATE jobs SET lease_until = ?, progress = ? WHERE id = ?",
@@ -173,7 +174,7 @@ class JobStore:
             )
 
     def keep_wish(self, job_id: str, wish: Wish) -> None:
-        with self._transaction() as db:
+        with self._transaction("keep_wish") as db:
             db.execute("UPDATE jobs SET wish = ? WHERE id = ?", (wish.value, job_id))
 
     def requeue(
@@ -187,7 +188,7 @@ class JobStore:
         counted: bool = True,
     ) -> Job:
         """RUNNING -> QUEUED; the job's progress and error are kept as given in `job`."""
-        with self._transaction() as db:
+        with self._transaction("requeue") as db:
             self._check_owner(db, job.id, owner)
             if not counted:
                 db.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
@@ -197,7 +198,7 @@ class JobStore:
 
     def finish(self, job: Job, owner: str, at: float, note: str) -> Job:
         """To the final state of `job`, with its progress, result and error."""
-        with self._transaction() as db:
+        with self._transaction("finish") as db:
             if self._read(db, job.id).state is JobState.RUNNING:
                 self._check_owner(db, job.id, owner)
             changes = {"lease_owner": "", "lease_until": 0, "result": _dump(job.result)}
@@ -206,12 +207,12 @@ class JobStore:
 
     def events(self, job_id: str) -> list[JobEvent]:
         """The job's changes of state, oldest first."""
-        with self._transaction() as db:
+        with self._reading() as db:
             rows = db.execute("SELECT * FROM events WHERE job_id = ? ORDER BY seq", (job_id,))
             return [self._event(row) for row in rows]
 
     def _check_schema(self) -> None:
-        with self._transaction() as db:
+        with self._transaction("create") as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > SCHEMA_VERSION:
                 raise DecloudError(
@@ -225,19 +226,25 @@ class JobStore:
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if self._connection is None:
-            raise DecloudError(f"{self.path} is not open")
-        db = self._connection
-        with self._translated():
+    def _transaction(self, name: str) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                reach(f"jobs.{name}.writing")
+                db.execute("COMMIT")
             except BaseException:
-                if db.in_transaction:
+                if db.in_transaction:  # after a commit that failed, too: a full disk
                     db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
+            reach(f"jobs.{name}.written")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        if self._connection is None:
+            raise DecloudError(f"{self.path} is not open")
+        with self._translated():
+            yield self._connection
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

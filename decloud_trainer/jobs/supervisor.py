@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from decloud_trainer.errors import DecloudError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.jobs.attempt import Attempt, Limits, Verdict, failed, out_of_time
 from decloud_trainer.jobs.child import Child, WorkerLog, child_environment, end_leftover
@@ -301,7 +302,9 @@ class Supervisor:
         try:
             environment = child_environment(job.kind, os.environ)
             try:
+                reach("child.starting")
                 identity = await child.start(self._worker, job.folder, environment)
+                reach("child.started")
             except OSError as error:
                 return failed(f"can't start a worker: {error}", may_retry=True)
             log.info("job %s: attempt %d is process %d", job.id, job.attempts, identity.pid)
@@ -316,11 +319,13 @@ class Supervisor:
         try:
             await self._db(self._store.keep_child, job.id, self._owner, identity)
             attempt.begin()
+            reach("child.told")
             attempt.tell(live.job.wish)
             if not self._is_open:
                 attempt.interrupt()
             while not await attempt.look():
                 await self._renew(live)
+            reach("child.ended")
         finally:
             await attempt.end()
             live.attempt = None

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from decloud_trainer.errors import CorruptionError, DecloudError, NetworkError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.engine import Busy, Engine
 from decloud_trainer.rounds.entry import Entry, Request
 from decloud_trainer.rounds.gate import Gate, Wish
@@ -176,7 +177,9 @@ class Daemon:
             pause = REQUESTS_S
             for request in await self._journal(Journal.new_requests):
                 try:
+                    reach("request.taking")
                     answer = await self._take(request)
+                    reach("request.taken")
                 except Busy:
                     continue  # the running step would overwrite it; taken after that
                 except NetworkError as error:

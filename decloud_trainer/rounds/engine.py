@@ -19,6 +19,7 @@ from decloud_trainer.errors import (
     TrainingError,
     UntrustedData,
 )
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.entry import Entry, RowKey, State
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import RoundStatus
@@ -112,7 +113,9 @@ class Engine:
 
     async def _run(self, entry: Entry, watched: bool) -> Entry:
         try:
+            reach(f"step.{entry.state.value}.begin")
             result = await self.path.steps[entry.state](self.parts, entry)
+            reach(f"step.{entry.state.value}.done")
         except CorruptionError:
             raise
         except DecloudError as error:
@@ -136,6 +139,7 @@ class Engine:
         )
         self.parts.gate.moved(after.key.round_id, after.state)
         if after.state.is_final:
+            reach("artifact.discarding")
             await asyncio.to_thread(discard_artifact, after.facts)
             await prune_models(self.parts)
         self._tell(after, moved=True, problem=problem)

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from decloud_trainer.errors import DecloudError, NetworkError, RoundError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.engine import Engine
 from decloud_trainer.rounds.entry import NOTHING_KNOWN, Entry, Facts, Request, RowKey, State
 from decloud_trainer.rounds.journal import Journal
@@ -45,6 +46,7 @@ async def sweep(engine: Engine, scope: Scope) -> int:
     trained only on request or near the deadline.
     """
     found = 0
+    reach("sweep.begin")
     for submission in await engine.parts.chain.submissions():
         key = scope.key(submission.round_id)
         known = await engine.parts.journal(Journal.entry, key)
@@ -66,6 +68,7 @@ async def sweep(engine: Engine, scope: Scope) -> int:
             if _is_news(submission, known):
                 facts = known.facts if known else NOTHING_KNOWN
                 facts = dataclasses.replace(facts, adopted=True, unpaid_since=None)
+                reach("sweep.found")
                 await _put(engine, key, round, standing(submission), "found on chain", facts)
                 found += 1
     return found

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from decloud_trainer.errors import CorruptionError, DecloudError
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.rounds.entry import (
     NOTHING_KNOWN,
@@ -124,7 +125,7 @@ class Journal:
         A new row starts in `state` with `facts`."""
         snapshot = round_json(seen)
         now = self._clock()
-        with self._transaction():
+        with self._transaction("saw"):
             found = self._find(key)
             if found is None:
                 cursor = self._db.execute(
@@ -204,7 +205,7 @@ class Journal:
 
         Its next step is due at once, or at `until`; a change of the round that came during the
         step isn't overslept. A slot that becomes free makes skipped rows due."""
-        with self._transaction():
+        with self._transaction("move"):
             self._db.execute(
                 "UPDATE rounds SET state = ?, reason = ?, facts = ?, is_open = ?,"
                 " holds_slot = ?, not_before = ?, failures = 0, updated_at = ? WHERE row = ?",
@@ -231,7 +232,7 @@ class Journal:
 
         A change of the round that came during the step isn't overslept, except by the back-off
         of a step that failed."""
-        with self._transaction():
+        with self._transaction("wait"):
             self._db.execute(
                 "UPDATE rounds SET reason = ?, facts = ?, holds_slot = ?, not_before = ?,"
                 " failures = ?, updated_at = ? WHERE row = ?",
@@ -253,7 +254,7 @@ class Journal:
 
     def revise(self, entry: Entry, facts: Facts) -> Entry:
         """Replace the row's facts and make it due."""
-        with self._transaction():
+        with self._transaction("revise"):
             self._db.execute(
                 "UPDATE rounds SET facts = ?, holds_slot = ?, not_before = 0 WHERE row = ?",
                 (facts_json(facts), takes_slot(entry.state, facts), entry.row),
@@ -263,7 +264,7 @@ class Journal:
     def reconsider(self, scope: RowKey) -> None:
         """Have skipped rounds that could still be joined decided anew: the settings, or what
         is on this machine, may have changed."""
-        with self._transaction():
+        with self._transaction("reconsider"):
             self._db.execute(
                 f"UPDATE rounds SET {_FRESH} WHERE {_MINE}"  # noqa: S608
                 f" AND state = 'skipped' AND {_JOINABLE}",
@@ -272,7 +273,7 @@ class Journal:
 
     def catch_up(self, scope: RowKey) -> None:
         """Have every round that we are in looked at: much may have happened meanwhile."""
-        with self._transaction():
+        with self._transaction("catch_up"):
             self._db.execute(
                 f"UPDATE rounds SET not_before = 0 WHERE {_MINE}"  # noqa: S608
                 " AND is_open AND state != 'skipped'",
@@ -324,7 +325,7 @@ class Journal:
         The same bytes may come again after they were refused unsent: signing is deterministic,
         and a blockhash is the newest one for some time."""
         action = intent.action
-        with self._transaction():
+        with self._transaction("record_intent"):
             self._db.execute(
                 "INSERT INTO intents VALUES"
                 " (?, ?, ?, ?, ?, ?, ?, 'open', NULL, 0, 0, '', NULL, '')"
@@ -352,7 +353,7 @@ class Journal:
         return intent_of(rows[0], entry.key.round_id) if rows else None
 
     def settle_intent(self, entry: Entry, intent: Intent, outcome: Outcome) -> None:
-        with self._transaction():
+        with self._transaction("settle_intent"):
             self._db.execute(
                 "UPDATE intents SET state = ?, slot = ?, fee = ?, change = ?, error_name = ?,"
                 " error_number = ?, error = ? WHERE signature = ?",
@@ -420,7 +421,7 @@ class Journal:
     def ask(self, kind: str, key: RowKey, args: dict[str, Any]) -> int:
         """Leave a request for the daemon that works for the key's network and wallet; its
         number."""
-        with self._transaction():
+        with self._transaction("ask"):
             cursor = self._db.execute(
                 "INSERT INTO requests (genesis, program, wallet, round_id, kind, args, state,"
                 " answer, created_at) VALUES (?, ?, ?, ?, ?, ?, 'new', '', ?)",
@@ -435,7 +436,7 @@ class Journal:
 
     def answer(self, request: int, text: str) -> None:
         """Mark a request as taken (empty text) or refused (why), unless it was withdrawn."""
-        with self._transaction():
+        with self._transaction("answer"):
             self._db.execute(
                 "UPDATE requests SET state = ?, answer = ? WHERE id = ? AND state = 'new'",
                 ("refused" if text else "taken", text, request),
@@ -454,7 +455,7 @@ class Journal:
 
     def set_mark(self, name: str, value: Any) -> None:
         """Keep a JSON value under a name; None forgets it."""
-        with self._transaction():
+        with self._transaction("set_mark"):
             if value is None:
                 self._db.execute("DELETE FROM marks WHERE name = ?", (name,))
                 return
@@ -472,7 +473,7 @@ class Journal:
     # Internals
 
     def _create(self) -> None:
-        with self._transaction():
+        with self._transaction("create"):
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in SCHEMA.split(";\n"):
@@ -486,16 +487,18 @@ class Journal:
                 )
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, name: str) -> Iterator[None]:
         with self._translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                reach(f"journal.{name}.writing")
+                self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
+                if self._db.in_transaction:  # after a commit that failed, too: a full disk
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            reach(f"journal.{name}.written")
 
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._translated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.entry import Entry
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
@@ -12,8 +13,10 @@ async def land(parts: Parts, entry: Entry, action: Action) -> Outcome:
     """Have a new transaction on chain, or know that it never will be.
 
     Only after `settled` has found none of the kind that landed or is open."""
+    reach(f"send.{action.kind.value}.signing")
     intent = await parts.sender.prepare(action)
     await parts.journal(Journal.record_intent, entry, intent)
+    reach(f"send.{action.kind.value}.recorded")
     return await _settle(parts, entry, intent, fresh=True)
 
 
@@ -34,5 +37,6 @@ async def settled(parts: Parts, entry: Entry, kind: ActionKind) -> Outcome | Non
 
 async def _settle(parts: Parts, entry: Entry, intent: Intent, *, fresh: bool) -> Outcome:
     outcome = await parts.sender.settle(intent, fresh=fresh)
+    reach(f"send.{intent.action.kind.value}.settled")
     await parts.journal(Journal.settle_intent, entry, intent, outcome)
     return outcome
