@@ -53,8 +53,8 @@ def find_format(path: Path) -> Found:
         raise DatasetUnavailable(
             f"Dataset not found: {path} holds no {formats.KNOWN}: {'; '.join(reasons(path))}",
             hint="give the folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (or"
-            " .gz), cifar-10-batches-py, train_32x32.mat, train/CLASS/*.png, or x_train.npy and"
-            " y_train.npy",
+            " .gz), cifar-10-batches-py, train_32x32.mat, train/CLASS/*.png, x_train.npy and"
+            " y_train.npy, or train.csv with a column called label",
         )
     return _found(kind, splits)
 

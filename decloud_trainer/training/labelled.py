@@ -145,7 +145,10 @@ def _sst2(place: Path) -> dict[str, Rows]:
         return {}
     if sheets.header_of(files["train"]) != ("sentence", "label"):
         return {}
-    return {split: Sheet(file, ("sentence",), "label") for split, file in files.items()}
+    archive = None if isinstance(root, Path) else place
+    return {
+        split: Sheet(file, ("sentence",), "label", archive=archive) for split, file in files.items()
+    }
 
 
 def _archive(file: Path) -> Traversable:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import DatasetUnavailable
@@ -31,20 +32,22 @@ class Sheet:
 
     Attributes:
         header: the columns' names where the file itself has no row of them; else empty.
+        archive: the archive that the file is a member of, if it is.
     """
 
     file: Traversable
     columns: tuple[str, ...]
     label: str
     header: tuple[str, ...] = ()
+    archive: Path | None = None
 
     @property
     def files(self) -> tuple[Traversable, ...]:
-        return (self.file,)
+        return (self.archive or self.file,)
 
     @property
     def identity(self) -> str:
-        return repr((self.columns, self.label, self.header))
+        return repr((self.columns, self.label, self.header, self.archive and self.file.name))
 
     def labels(self) -> Iterator[str]:
         return (label for _, label in self.rows())

@@ -17,7 +17,7 @@ from mirrors import Mirror, running
 
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training import published_texts, reviews, rows, sheets, tokens
-from decloud_trainer.training.datasets import find_format, load, prepare
+from decloud_trainer.training.datasets import find, find_format, load, prepare
 from decloud_trainer.training.samples import Dataset
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.training.tokens import vocabulary, words_of
@@ -353,3 +353,23 @@ def test_a_handful_of_rows_is_for_training_alone(tmp_path: Path, data_dir: Path)
     assert (found.train, found.test) == (2, 0)
     with pytest.raises(DatasetUnavailable, match="no test split"):
         loaded(tmp_path, data_dir).split("test")
+
+
+def test_an_archive_that_changes_is_looked_at_again(tmp_path: Path, data_dir: Path) -> None:
+    """What was found in it is remembered only as long as the file stays as it is."""
+    archive = glue(tmp_path / "SST-2.zip")
+    spec = DataSpec("sst2", archive, data_dir)
+    assert [(found.train, found.test) for found in (find(spec), find(spec)) if found] == [
+        (2, 1)
+    ] * 2
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("SST-2/train.tsv", "sentence\tlabel\ngood\t1\nbad\t0\nbad\t0\n")
+        packed.writestr("SST-2/dev.tsv", "sentence\tlabel\nfine\t1\n")
+    again = find(spec)
+    assert again is not None
+    assert again.train == 3
+    damaged = bytearray(archive.read_bytes())
+    damaged[damaged.find(b"good")] ^= 1
+    archive.write_bytes(damaged)
+    with pytest.raises(DatasetUnavailable, match="Bad CRC"):
+        loaded(archive, data_dir, "sst2")
