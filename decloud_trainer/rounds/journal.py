@@ -470,6 +470,10 @@ class Journal:
         rows = self._read("SELECT value FROM marks WHERE name = ?", name)
         return json.loads(rows[0]["value"]) if rows else None
 
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """What a reading query of this room's own modules finds, such as those of `figures`."""
+        return self._read(query, *values)
+
     # Internals
 
     def _create(self) -> None:
