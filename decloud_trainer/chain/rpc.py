@@ -20,6 +20,9 @@ FINALIZED: Final = "finalized"
 MAX_ACCOUNTS_PER_CALL = 100
 PREFLIGHT_FAILURE = -32002
 NODE_BEHIND: Final = -32005
+MAX_UNITS: Final = 1_400_000
+"""Compute units that a transaction can take at most."""
+_PRIORITY_SLOTS: Final = 150
 SURELY_NOT_SENT: Final = frozenset({TOO_MANY_REQUESTS, NODE_BEHIND})
 """Codes of refusals that say that a transaction was not taken."""
 
@@ -130,6 +133,23 @@ class Rpc(Endpoints):
         transaction = base64.b64encode(raw).decode()
         value = await self._value("simulateTransaction", transaction, options, kind=dict)
         return None if value.get("err") is None else Failure(value["err"], _logs(value))
+
+    async def units(self, raw: bytes) -> int | None:
+        """The compute units that a transaction takes, simulated; None where it would fail."""
+        options = {
+            "encoding": "base64",
+            "sigVerify": False,
+            "replaceRecentBlockhash": True,
+            "commitment": CONFIRMED,
+        }
+        transaction = base64.b64encode(raw).decode()
+        value = await self._value("simulateTransaction", transaction, options, kind=dict)
+        taken = value.get("unitsConsumed")
+        if value.get("err") is not None:
+            return None
+        if type(taken) is not int or not 0 <= taken <= MAX_UNITS:
+            raise self.nonsense("simulateTransaction")
+        return taken
 
     async def simulated(
         self, raw: bytes, addresses: Sequence[Pubkey]
@@ -293,6 +313,20 @@ class Rpc(Endpoints):
             return result
 
         return int(await self.call("getMinimumBalanceForRentExemption", data_bytes, read=read))
+
+    async def recent_priority(self, addresses: Sequence[Pubkey]) -> list[int]:
+        """What the cheapest transaction that wrote to these accounts paid in each of the last
+        slots (at most 150 of them), in millionths of a lamport per compute unit."""
+
+        def read(result: Any) -> list[int]:
+            prices = [slot["prioritizationFee"] for slot in result[-_PRIORITY_SLOTS:]]
+            if not all(type(price) is int and price >= 0 for price in prices):
+                raise ValueError("no fee")
+            return prices
+
+        names = [str(address) for address in addresses]
+        found: list[int] = await self.call("getRecentPrioritizationFees", names, read=read)
+        return found
 
     async def genesis_hash(self) -> str:
         """Which chain this is."""

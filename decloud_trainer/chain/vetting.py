@@ -2,11 +2,12 @@
 
 Nothing here trusts the code that built them: the instruction is decoded again, and each account is
 derived again from what the action means. Only the network's join, submission and claim for this
-wallet pass, with a compute budget beside them.
+wallet pass, beside them a compute budget whose priority fee is no higher than the action allows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,9 +66,26 @@ def checked_fee(message: Message, action: Action, wanted: Wanted) -> int:
     if len(ours) != 1:
         raise _refused(action, f"it has {len(ours)} instructions of the network's program")
     _check_instruction(message, ours[0], action, wanted)
-    units = budget.get(_UNIT_LIMIT, _MOST_UNITS)
-    priority = -(-units * budget.get(_UNIT_PRICE, 0) // 1_000_000)
+    priority = _priority(budget)
+    if priority > action.tip.most_lamports:
+        raise _refused(action, f"its priority fee is {priority} lamports")
     return FEE_PER_SIGNATURE_LAMPORTS + priority
+
+
+def fee_of(message: Message) -> int:
+    """The fee in lamports, at most, of a transaction that was signed here once."""
+    budget = {
+        instruction.data[0]: int.from_bytes(bytes(instruction.data)[1:], "little")
+        for instruction in message.instructions
+        if message.account_keys[instruction.program_id_index] == COMPUTE_BUDGET
+    }
+    return FEE_PER_SIGNATURE_LAMPORTS + _priority(budget)
+
+
+def _priority(budget: Mapping[int, int]) -> int:
+    """Lamports, from the first bytes of compute budget instructions and their values."""
+    units = budget.get(_UNIT_LIMIT, _MOST_UNITS)
+    return -(-units * budget.get(_UNIT_PRICE, 0) // 1_000_000)
 
 
 def _note_budget(data: bytes, accounts: bytes, budget: dict[int, int], action: Action) -> None:

@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS transactions (number INTEGER PRIMARY KEY, signature B
                                          slot INTEGER NOT NULL, block_time INTEGER NOT NULL,
                                          error TEXT NOT NULL, wire BLOB NOT NULL,
                                          meta TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS transactions_slot ON transactions (slot);
 CREATE TABLE IF NOT EXISTS mentions (address BLOB, number INTEGER,
                                      PRIMARY KEY (address, number)) WITHOUT ROWID;
 """
@@ -175,6 +176,15 @@ class History:
                 (bytes(signature),),
             ).fetchone()
         return None if row is None else _landed(row)
+
+    def since(self, slot: int) -> list[Landed]:
+        """All transactions of that slot and later ones, oldest first."""
+        with self._translated():
+            rows = self._db.execute(
+                f"SELECT {_LANDED} FROM transactions WHERE slot >= ? ORDER BY number",  # noqa: S608
+                (slot,),
+            ).fetchall()
+        return [_landed(row) for row in rows]
 
     def transaction_count(self) -> int:
         with self._translated():

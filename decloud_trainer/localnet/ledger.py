@@ -283,6 +283,10 @@ class Ledger:
             address, last_slot=self.slot_at(commitment), before=before, until=until, limit=limit
         )
 
+    def landed_since(self, slot: int) -> list[Landed]:
+        """All transactions of that slot and later ones, oldest first."""
+        return self._history.since(slot)
+
     def transaction_count(self) -> int:
         return self._history.transaction_count()
 

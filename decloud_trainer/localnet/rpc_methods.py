@@ -9,6 +9,7 @@ from typing import Any
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.localnet import rpc_accounts, rpc_transactions
 from decloud_trainer.localnet.ledger import Ledger
+from decloud_trainer.localnet.prices import least_prices
 from decloud_trainer.localnet.rpc_params import (
     API_VERSION,
     INTERNAL_ERROR,
@@ -18,6 +19,7 @@ from decloud_trainer.localnet.rpc_params import (
     Params,
     RpcFault,
     invalid,
+    pubkey,
     reached,
 )
 from decloud_trainer.localnet.slots import BLOCKHASH_SLOTS
@@ -25,6 +27,7 @@ from decloud_trainer.localnet.slots import BLOCKHASH_SLOTS
 Method = Callable[[Ledger, Params], Any]
 
 SLOTS_PER_EPOCH = 432_000
+MAX_FEE_ACCOUNTS = 128
 
 
 def get_slot(ledger: Ledger, params: Params) -> Any:
@@ -56,10 +59,16 @@ def get_health(ledger: Ledger, params: Params) -> Any:
 
 
 def get_recent_prioritization_fees(ledger: Ledger, params: Params) -> Any:
-    params.optional(0, list)
+    """Of each slot the least price paid, by those that wrote to the accounts if any did."""
+    accounts = [pubkey(text) for text in params.optional(0, list) or []]
+    if len(accounts) > MAX_FEE_ACCOUNTS:
+        raise invalid(f"Too many inputs provided; max {MAX_FEE_ACCOUNTS}")
     newest = ledger.current.number
-    slots = range(max(ledger.first_slot, newest - BLOCKHASH_SLOTS + 1), newest + 1)
-    return [{"slot": slot, "prioritizationFee": 0} for slot in slots]
+    first = max(ledger.first_slot, newest - BLOCKHASH_SLOTS + 1)
+    least = least_prices(ledger, first, accounts)
+    return [
+        {"slot": slot, "prioritizationFee": least.get(slot, 0)} for slot in range(first, newest + 1)
+    ]
 
 
 def get_first_available_block(ledger: Ledger, params: Params) -> Any:

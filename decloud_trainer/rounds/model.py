@@ -7,7 +7,7 @@ keeps them; accuracies are percent (float) and the chain's baseline is hundredth
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from decloud_trainer.names import dataset_key
 
@@ -98,12 +98,33 @@ class ActionKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Tip:
+    """The priority fee that a transaction may pay on top of the base fee, to land sooner.
+
+    Attributes:
+        most_lamports: for the whole transaction; 0: none is paid.
+        percentile: of what others paid in the last slots, 0-100.
+    """
+
+    most_lamports: int = 0
+    percentile: int = 50
+
+
+NO_TIP = Tip()
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
-    """What a transaction is to do; `cid` is set for SUBMIT alone."""
+    """What a transaction is to do; `cid` is set for SUBMIT alone.
+
+    Attributes:
+        tip: what it may pay to be early; no part of what it does.
+    """
 
     kind: ActionKind
     round_id: int
     cid: str = ""
+    tip: Tip = field(default=NO_TIP, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +171,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What taking part costs: `join_rent_lamports` never comes back."""
+    """What taking part costs.
+
+    Attributes:
+        join_rent_lamports: never comes back.
+        fee_lamports: of one transaction.
+        priority_lamports: what others pay on top of that at the moment; a transaction without it
+            lands as well, later.
+    """
 
     join_rent_lamports: int
     fee_lamports: int
+    priority_lamports: int = 0

@@ -15,7 +15,7 @@ from solders.system_program import TransferParams, transfer
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.vetting import COMPUTE_BUDGET, Wanted, checked_fee
 from decloud_trainer.errors import SpendingRefused
-from decloud_trainer.rounds.model import Action, ActionKind
+from decloud_trainer.rounds.model import Action, ActionKind, Tip
 
 ME, THIEF, FRIEND = (Keypair.from_seed(bytes([n] * 32)).pubkey() for n in (1, 2, 3))
 CID = "QmPZ9gcCEpqKTo6aq61g2nXGUhM4iCL3ewB6LDXZCtioEB"
@@ -55,8 +55,21 @@ def test_what_we_send_passes() -> None:
 def test_a_priority_fee_counts() -> None:
     """Limit times price, rounded up; without a limit, the most that a transaction may take."""
     join = v1.join_round(42, ME)
-    assert fee(JOIN, budget(2, 100_000, 4), budget(3, 7, 8), join) == 5001
-    assert fee(JOIN, budget(3, 10**6, 8), join) == 5000 + 1_400_000
+    eager = Action(ActionKind.JOIN, 42, tip=Tip(1_400_000))
+    assert fee(eager, budget(2, 100_000, 4), budget(3, 7, 8), join) == 5001
+    assert fee(eager, budget(3, 10**6, 8), join) == 5000 + 1_400_000
+
+
+def test_a_priority_fee_beyond_the_actions_limit_is_refused() -> None:
+    """One lamport more than allowed, and any at all where none is."""
+    join = v1.join_round(42, ME)
+    for most, allowed in ((1, True), (0, False)):
+        action = Action(ActionKind.JOIN, 42, tip=Tip(most))
+        if allowed:
+            assert fee(action, budget(2, 100_000, 4), budget(3, 7, 8), join) == 5001
+            continue
+        with pytest.raises(SpendingRefused, match="its priority fee is 1 lamports"):
+            fee(action, budget(2, 100_000, 4), budget(3, 7, 8), join)
 
 
 @pytest.mark.parametrize(
