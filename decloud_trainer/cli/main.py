@@ -43,6 +43,7 @@ COMMANDS = {
     "runs": ("runs", "Show and compare the training runs of this machine."),
     "replay": ("replay", "Train again from a run's record, and compare."),
     "store": ("store", "Look at chains of versions of training states."),
+    "pricer": ("pricer", "Train a network on simulated options, and price with it."),
     "bench": ("bench", "Measure training beside a plain loop."),
     "version": ("version", "Show versions of this program and its parts."),
     "demo": ("demo", "Watch a whole round earn its reward on a local network."),

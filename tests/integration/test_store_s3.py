@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3server import bucket_url, s3_server
 
 from decloud_trainer.errors import ConflictError, CorruptionError, SettingsError, StoreUnavailable
 from decloud_trainer.store.chain import HEAD, Store, marked
@@ -28,37 +24,14 @@ BIG = 100_000
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a server with an empty bucket ``models``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(urllib.request.Request(f"{url}/models", method="PUT"))
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.05)
+    with s3_server() as url:
         yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The URL of a chain of the test's own."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    return f"s3://models/chains/{request.node.name}"
+    return bucket_url(server, monkeypatch, request.node.name)
 
 
 def test_a_chain_in_a_bucket_is_the_same_chain(bucket: str) -> None:

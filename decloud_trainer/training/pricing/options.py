@@ -33,6 +33,8 @@ def checked_bounds(bounds: Mapping[str, object]) -> dict[str, tuple[float, float
         SettingsError: an unknown input, or no two finite, rising (and, where it must be, positive)
             numbers.
     """
+    if not isinstance(bounds, Mapping):
+        raise SettingsError(f"domain_bounds must map inputs to ranges, not {bounds!r}")
     unknown = sorted(set(bounds) - set(INPUTS))
     if unknown:
         raise SettingsError(
