@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FILE = "tuning.json"
 TURNS_S = 0.4  # for the turns of two candidates
+LOOK_S = 0.15  # the same, when only the threads are looked at again
 STEP_S = 0.15  # for one step; larger networks are measured with fewer samples
 # By how much a lower precision, another format or fewer threads must be faster to be taken.
 MARGIN = 1.05
@@ -100,7 +101,8 @@ def tune(
 
     A measurement takes about a second; with the largest networks a dozen steps of two samples.
     `threads` 0 may end with fewer than the device's, where more don't pay; any other number is
-    kept. Leaves torch's thread count as it found it.
+    kept. The threads are looked at again each time, for a moment. Leaves torch's thread count as
+    it found it.
     """
     key = _key(architecture, device, batch_size, threads)
     files.make_private_dir(folder)
@@ -111,7 +113,7 @@ def tune(
         with lock:
             known = _read(path)
             if key in known and known[key].until > now():
-                return known.pop(key).tuning
+                return _now(known[key].tuning, architecture, weights, device, batch_size, threads)
             found = measure(architecture, weights, device, batch_size, free_threads=threads == 0)
             kept_s = KEPT_WHEN_BUSY_S if _is_busy() else KEPT_S
             known.pop(key, None)
@@ -145,21 +147,45 @@ def measure(
         bench.size_batch(best, batch_size)
         for change in _alternatives(model, device):
             other = replace(best, **change)
-            ratio = bench.ratio(best, other, work)
+            ratio = bench.ratio(best, other, work, TURNS_S)
             if ratio >= MARGIN:
                 best, gain = other, gain * ratio
         best = replace(best, threads=device.threads)
-        while free_threads and is_cpu and best.threads > 1:
-            other = replace(best, threads=best.threads // 2)
-            if bench.ratio(best, other, time.perf_counter) < MARGIN:
-                break
-            best = other
+        if free_threads and is_cpu:
+            best = bench.fewest_threads(best, TURNS_S)
     finally:
         torch.set_num_threads(before)
         torch.set_rng_state(random)
     found = Tuning(best.precision, best.memory_format, best.threads, round(gain, 2))
     log.info("tuned %s in batches of %d: %s", architecture.name, batch_size, found)
     return found
+
+
+def _now(
+    known: Tuning,
+    architecture: Architecture,
+    weights: Mapping[str, Tensor],
+    device: Device,
+    batch_size: int,
+    threads: int,
+) -> Tuning:
+    """What is known, with as many threads as pay at this moment.
+
+    Beside other programs several threads can be twenty times slower than one, in bfloat16 above
+    all: in some kernels they wait for each other busily.
+    """
+    if threads or known.threads == 1 or device.torch.type != "cpu":
+        return known
+    before, random = torch.get_num_threads(), torch.get_rng_state()
+    bench = _Bench(architecture, architecture.with_weights(weights).train(), device)
+    way = _Way(known.precision, known.memory_format, known.threads)
+    try:
+        bench.size_batch(replace(way, threads=1), batch_size)
+        way = bench.fewest_threads(way, LOOK_S)
+    finally:
+        torch.set_num_threads(before)
+        torch.set_rng_state(random)
+    return replace(known, threads=way.threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +222,13 @@ class _Bench:
         while self._batch < batch_size and self._step(way, time.process_time) < STEP_S / 2:
             self._batch = min(2 * self._batch, batch_size)
 
-    def ratio(self, safe: _Way, other: _Way, clock: Callable[[], float]) -> float:
+    def ratio(self, safe: _Way, other: _Way, clock: Callable[[], float], turns_s: float) -> float:
         """How many times faster `other` is, by medians; 0 if it can't be used here."""
         try:
             for way in (safe, other):  # the first step prepares kernels
                 self._step(way, clock)
             taken: dict[_Way, list[float]] = {safe: [], other: []}
-            ends = time.perf_counter() + TURNS_S
+            ends = time.perf_counter() + turns_s
             for turn in range(MAX_TURNS):
                 if turn and time.perf_counter() >= ends:
                     break
@@ -218,6 +244,15 @@ class _Bench:
                 log.info("%s can't be used here: %s", other, error)
             return 0.0
         return statistics.median(taken[safe]) / max(statistics.median(taken[other]), 1e-9)
+
+    def fewest_threads(self, way: _Way, turns_s: float) -> _Way:
+        """With half as many threads, and again, as long as that is faster at this moment."""
+        while way.threads > 1:
+            other = replace(way, threads=way.threads // 2)
+            if self.ratio(way, other, time.perf_counter, turns_s) < MARGIN:
+                break
+            way = other
+        return way
 
     def _step(self, way: _Way, clock: Callable[[], float]) -> float:
         """Seconds of a forward and backward pass."""

@@ -38,6 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return replace(FAST, threads=2 if free_threads else 1)
 
     monkeypatch.setattr(tuning, "measure", note)
+    monkeypatch.setattr(tuning._Bench, "_step", lambda bench, way, clock: 1.0)
     return sizes
 
 
@@ -108,6 +109,20 @@ def test_a_measurement_is_made_once(asked: list[int], tmp_path: Path) -> None:
     assert tune(SIMPLE, weights(), CPU, 32, tmp_path, threads=2).threads == 1
     tune(Architecture("simple_cnn", 100), weights(), CPU, 32, tmp_path)
     assert asked == [32, 64, 32, 32]
+
+
+def test_threads_that_wait_for_each_other_are_left_out(
+    asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where other programs want the cores today, a run takes one thread, and the next one looks
+    again; a number that the user chose stays."""
+    tune(SIMPLE, weights(), CPU, 32, tmp_path)
+    tune(SIMPLE, weights(), CPU, 32, tmp_path, threads=2)
+    calm, busy = (lambda b, way, c: 2.0 / way.threads), (lambda b, way, c: float(way.threads))
+    for step, threads in ((busy, 1), (calm, 2)):
+        monkeypatch.setattr(tuning._Bench, "_step", step)
+        assert tune(SIMPLE, weights(), CPU, 32, tmp_path).threads == threads
+    assert asked == [32, 32]
 
 
 def test_a_busy_machine_is_asked_again_soon(
