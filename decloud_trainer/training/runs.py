@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import platform
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,31 +22,25 @@ from decloud_trainer.errors import (
     Diverged,
     OutOfTime,
     SettingsError,
-    TrainingError,
-    UnknownArchitecture,
 )
-from decloud_trainer.training import datasets
-from decloud_trainer.training.artifacts import Loaded, load_model
 from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.choices import Choices
-from decloud_trainer.training.classifier_task import ClassifierTask, check_labels
+from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.convention import carried
 from decloud_trainer.training.course import Course
 from decloud_trainer.training.device import Device, choose_device
-from decloud_trainer.training.fitting import check_inputs, has_same_words, tokenizer_for
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.horizon import steps_per_second, total_steps
 from decloud_trainer.training.inspection import settled
 from decloud_trainer.training.loop import state_of
+from decloud_trainer.training.material import gather
 from decloud_trainer.training.memory import parts_that_fit, peak_bytes
-from decloud_trainer.training.networks import Architecture, recognise
 from decloud_trainer.training.outcome import Artifact, Maker
 from decloud_trainer.training.record import Point, RunRecord, write
 from decloud_trainer.training.results import Progress, TrainResult
 from decloud_trainer.training.samples import Dataset, Samples
-from decloud_trainer.training.scoring import Scorer
 from decloud_trainer.training.selection import Candidate, Judge, Selection, divide, look_every
-from decloud_trainer.training.spec import AUTO, MAX_MODEL_BYTES, DataSpec, TrainSpec
+from decloud_trainer.training.spec import AUTO, DataSpec, TrainSpec
 from decloud_trainer.training.state import Plan, Training
 from decloud_trainer.training.track import Tracker
 
@@ -115,68 +108,6 @@ def _resumed(spec: TrainSpec, folder: Path, hooks: Hooks, kept: Checkpoint) -> _
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Material:
-    """What a run is made of: files that were read and data that was opened."""
-
-    loaded: Loaded
-    architecture: Architecture
-    dataset: Dataset
-    preview: Dataset | None
-    scorer: Scorer | None
-    scoring_s: float
-
-
-def _gather(spec: TrainSpec, hooks: Hooks) -> _Material:
-    hooks.progress(Progress("load"))
-    # Before the device: a GPU's driver would count against the limit that holds while loading.
-    loaded = load_model(spec.model.path, MAX_MODEL_BYTES, spec.model.sha256)
-    architecture = recognise(loaded.shapes)
-    if (architecture.name, architecture.classes) != (spec.architecture, spec.classes):
-        raise UnknownArchitecture(
-            f"the model is {architecture.name} with {architecture.classes} classes, "
-            f"the job says {spec.architecture} with {spec.classes}",
-            hint="inspect the model again",
-        )
-    return _Material(loaded, architecture, *_open_data(spec, loaded, architecture, hooks))
-
-
-def _open_data(
-    spec: TrainSpec, loaded: Loaded, architecture: Architecture, hooks: Hooks
-) -> tuple[Dataset, Dataset | None, Scorer | None, float]:
-    hooks.progress(Progress("data"))
-    tokenizer = tokenizer_for(architecture, spec.tokenizer)
-    dataset = datasets.load(spec.data, tokenizer)
-    check_inputs(dataset.split("train"), architecture, spec.data.name)
-    check_labels(dataset.split("train"), architecture.classes, spec.data.name)
-    if spec.preview is None or not has_same_words(architecture, spec.data, spec.preview):
-        return dataset, None, None, 0.0
-    preview = _open_preview(spec.preview, architecture, tokenizer)
-    if preview is None:
-        return dataset, None, None, 0.0
-    test = preview.split("test")
-    before = hooks.clock()
-    scale = spec.artifact.apply_scale
-    scorer = Scorer(loaded.tensors, architecture, test, scale, hooks.progress)
-    return dataset, preview, scorer, hooks.clock() - before
-
-
-def _open_preview(
-    spec: DataSpec, architecture: Architecture, tokenizer: Path | None
-) -> Dataset | None:
-    """What the score is previewed on; None if the score can't be known: it isn't on this machine,
-    or it doesn't fit the model."""
-    preview = datasets.load_test(spec, tokenizer)
-    if preview is not None:
-        try:
-            check_inputs(preview.split("test"), architecture, spec.name)
-            check_labels(preview.split("test"), architecture.classes, spec.name)
-        except TrainingError as error:
-            log.warning("no score can be previewed: %s", error)
-            return None
-    return preview
-
-
 class _Run:
     """A run under way; made with a checkpoint it goes on from there.
 
@@ -194,7 +125,7 @@ class _Run:
         self._progress = hooks.progress
         self._best_told: float | None = None
         self._made: tuple[Candidate, Artifact] | None = None
-        self._material = _gather(spec, hooks)
+        self._material = gather(spec, hooks)
         decided = Choices.from_json(kept.document["choices"]) if kept else spec.choices
         self.device = self._settle_device(decided)
         self._compose(decided)
