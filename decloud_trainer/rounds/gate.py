@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from decloud_trainer.rounds.entry import State
+from decloud_trainer.rounds.watchdog import Ended
 
 
 class Wish(enum.Enum):
@@ -24,12 +25,14 @@ class Gate:
         finishing: why nothing new is taken any more in this session; empty: it is.
         max_rounds: how many rounds this session may take; None: any number.
         taken: ids of the rounds that it has taken; what is skipped again doesn't count.
+        ended: how the latest rounds ended, as read from the journal; None until it is read again.
     """
 
     paused: bool = False
     finishing: str = ""
     max_rounds: int | None = None
     taken: set[int] = field(default_factory=set)
+    ended: tuple[Ended, ...] | None = None
 
     def closed(self, round_id: int) -> str:
         """Why this round isn't taken; empty when the gate is open for it."""
@@ -51,3 +54,5 @@ class Gate:
             self.taken.add(round_id)
         elif state is State.SKIPPED:
             self.taken.discard(round_id)
+        if state.is_final or state is State.CLAIMABLE:
+            self.ended = None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Costs, Round, RoundStatus
+from decloud_trainer.rounds.watchdog import BackOff, Patience
 
 # What the network keeps of every payout (from program v1.1 on), in hundredths of a percent.
 PLATFORM_FEE_BPS = 200
@@ -26,6 +27,7 @@ class Terms:
         trained_on: requested key -> key of the local data that stands in for it (mappings).
         trainable: keys for which data and a loader exist here.
         floor_lamports: what a join must leave in the wallet.
+        patience: with losses, before whoever they have in common is left alone.
     """
 
     datasets: frozenset[str]
@@ -39,6 +41,7 @@ class Terms:
     auto_claim: bool = True
     expected_training_window_s: int = 3600
     floor_lamports: int = 0
+    patience: Patience = Patience()
 
     def data_for(self, dataset_key: str) -> str | None:
         """The local dataset to train on for a requested one, or None."""
@@ -56,6 +59,7 @@ class Situation:
         rounds_in_work: other rounds of ours that hold a slot.
         training_s: expected seconds of the training, from measured speed; None if unmeasured.
         closed: why nothing new is taken at the moment; empty if it is.
+        back_offs: whom we leave alone at the moment, for losses.
     """
 
     now: float
@@ -64,6 +68,7 @@ class Situation:
     rounds_in_work: int
     training_s: float | None = None
     closed: str = ""
+    back_offs: tuple[BackOff, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +224,15 @@ def _not_now(round: Round, terms: Terms, situation: Situation) -> str:
     return situation.closed
 
 
+def _left_alone(round: Round, terms: Terms, situation: Situation) -> str:
+    barring = (
+        one.text
+        for one in situation.back_offs
+        if one.bars(round.creator, round.validator, round.dataset.key)
+    )
+    return next(barring, "")
+
+
 def _busy(round: Round, terms: Terms, situation: Situation) -> str:
     if situation.rounds_in_work < terms.max_concurrent_rounds:
         return ""
@@ -268,6 +282,15 @@ RULES = (
         False,
     ),
     Rule("worth it", _unprofitable, lambda r, t, s: _worth(r, s), True, False),
+    Rule(
+        "no row of losses",
+        _left_alone,
+        lambda r, t, s: f"fewer than {t.patience.losses} in a row with any of its kind"
+        if t.patience.losses
+        else "losses keep nothing away",
+        False,
+        False,
+    ),
     Rule("not paused", _not_now, lambda r, t, s: "new rounds are taken", False, False),
     Rule(
         "a free slot",

@@ -29,6 +29,7 @@ from decloud_trainer.files import sha256_file
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds import policy
 from decloud_trainer.rounds.entry import NEVER, Entry, Facts, State
+from decloud_trainer.rounds.figures import ended
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.landing import land, settled
 from decloud_trainer.rounds.model import (
@@ -42,6 +43,7 @@ from decloud_trainer.rounds.model import (
 )
 from decloud_trainer.rounds.parts import Move, Parts, Result, TrainingPlan, Wait
 from decloud_trainer.rounds.training_jobs import prepare_round, train_round
+from decloud_trainer.rounds.watchdog import BackOff, back_offs
 
 # Between two looks at a round when no event says that it changed; more, the older the row is.
 RECHECK_S = 30.0
@@ -292,8 +294,19 @@ async def _decision(
         rounds_in_work=await parts.journal(Journal.slots_in_use, entry, with_early=with_early),
         training_s=training_s(parts.plan, entry.facts),
         closed=parts.gate.closed(round.id),
+        back_offs=await _back_offs(parts, entry),
     )
     return policy.decide(round, parts.terms, situation, asked=entry.facts.asked_join)
+
+
+async def _back_offs(parts: Parts, entry: Entry) -> tuple[BackOff, ...]:
+    patience, gate = parts.terms.patience, parts.gate
+    if not patience.losses:
+        return ()
+    known = gate.ended
+    if known is None:
+        known = gate.ended = await parts.journal(ended, entry.key)
+    return back_offs(known, parts.clock(), patience)
 
 
 def training_s(plan: TrainingPlan, facts: Facts) -> float | None:
