@@ -25,14 +25,16 @@ class Gate:
         finishing: why nothing new is taken any more in this session; empty: it is.
         max_rounds: how many rounds this session may take; None: any number.
         taken: ids of the rounds that it has taken; what is skipped again doesn't count.
-        ended: how the latest rounds ended, as read from the journal; None until it is read again.
+        endings: how often a round of ours has ended in this session.
+        ended: how the latest ones ended, as read from the journal, with `endings` at that time.
     """
 
     paused: bool = False
     finishing: str = ""
     max_rounds: int | None = None
     taken: set[int] = field(default_factory=set)
-    ended: tuple[Ended, ...] | None = None
+    endings: int = 0
+    ended: tuple[int, tuple[Ended, ...]] | None = None
 
     def closed(self, round_id: int) -> str:
         """Why this round isn't taken; empty when the gate is open for it."""
@@ -55,4 +57,4 @@ class Gate:
         elif state is State.SKIPPED:
             self.taken.discard(round_id)
         if state.is_final or state is State.CLAIMABLE:
-            self.ended = None
+            self.endings += 1

@@ -285,9 +285,11 @@ RULES = (
     Rule(
         "no row of losses",
         _left_alone,
-        lambda r, t, s: f"fewer than {t.patience.losses} in a row with any of its kind"
-        if t.patience.losses
-        else "losses keep nothing away",
+        lambda r, t, s: (
+            f"fewer than {t.patience.losses} in a row with its creator, validator or dataset"
+            if t.patience.losses
+            else "losses keep nothing away"
+        ),
         False,
         False,
     ),

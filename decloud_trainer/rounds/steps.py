@@ -303,10 +303,10 @@ async def _back_offs(parts: Parts, entry: Entry) -> tuple[BackOff, ...]:
     patience, gate = parts.terms.patience, parts.gate
     if not patience.losses:
         return ()
-    known = gate.ended
-    if known is None:
-        known = gate.ended = await parts.journal(ended, entry.key)
-    return back_offs(known, parts.clock(), patience)
+    if gate.ended is None or gate.ended[0] != gate.endings:
+        endings = gate.endings  # another round may end while the journal is read
+        gate.ended = endings, await parts.journal(ended, entry.key)
+    return back_offs(gate.ended[1], parts.clock(), patience)
 
 
 def training_s(plan: TrainingPlan, facts: Facts) -> float | None:
