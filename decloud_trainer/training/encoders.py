@@ -20,11 +20,11 @@ from decloud_trainer.errors import UnknownArchitecture
 Shape = tuple[int, ...]
 
 NAMES = ("distilbert", "bert")
-# Both families have 64 numbers per attention head in all published sizes; a file doesn't tell.
-HEAD_WIDTH = 64
+# Attention heads by width. A file doesn't tell them, and another number computes something else: so
+# only widths whose published models agree are known: BERT's own, MiniLM's (384), TinyBERT's (312).
+HEADS = {128: 2, 256: 4, 312: 12, 384: 12, 512: 8, 768: 12, 1024: 16}
 # Of published models: 24 layers, 1,024 wide, a multilingual vocabulary of 120,000 and more.
 MAX_LAYERS = 48
-MAX_WIDTH = 4096
 MAX_INNER = 16_384
 MAX_VOCABULARY = 1_000_000
 MAX_POSITIONS = 4096
@@ -51,7 +51,7 @@ class EncoderSizes:
 
     @property
     def heads(self) -> int:
-        return self.width // HEAD_WIDTH
+        return HEADS[self.width]
 
 
 def sizes_in(name: str, shapes: Mapping[str, Shape]) -> EncoderSizes:
@@ -69,12 +69,11 @@ def sizes_in(name: str, shapes: Mapping[str, Shape]) -> EncoderSizes:
         types, stack, inner = 0, "distilbert.transformer.layer.", "ffn.lin1.weight"
     layers = len({key[len(stack) :].partition(".")[0] for key in shapes if key.startswith(stack)})
     between, _ = _table(shapes, f"{stack}0.{inner}")
-    if width % HEAD_WIDTH:
-        raise ValueError(f"its width {width} is no multiple of {HEAD_WIDTH}, that of a head")
+    if width not in HEADS:
+        raise ValueError(f"how many heads it has at a width of {width} can't be told")
     for what, found, low, high in (
         ("vocabulary", words, 2, MAX_VOCABULARY),
         ("positions", positions, MIN_POSITIONS, MAX_POSITIONS),
-        ("width", width, HEAD_WIDTH, MAX_WIDTH),
         ("layers", layers, 1, MAX_LAYERS),
         ("inner width", between, 1, MAX_INNER),
         ("segment types", types, 0, 16),

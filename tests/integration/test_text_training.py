@@ -25,7 +25,7 @@ from decloud_trainer.training.runs import train_model
 from decloud_trainer.training.spec import InspectSpec, TrainSpec
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fine", "great", "dull", "awful", "the"]
-SIZES = EncoderSizes(vocabulary=len(WORDS), positions=32, width=64, layers=1, inner=32)
+SIZES = EncoderSizes(vocabulary=len(WORDS), positions=32, width=128, layers=1, inner=32)
 
 Event = dict[str, Any]
 

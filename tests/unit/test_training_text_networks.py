@@ -152,7 +152,7 @@ def test_batch_normalisation_in_one_dimension_follows_both_conventions() -> None
         ("text_cnn", {"fc.bias": (5,)}, "fc.bias has the shape"),
         ("bert", {"bert.pooler.dense.weight": None}, "bert.pooler.dense.weight .* is missing"),
         ("bert", {"bert.encoder.layer.5.output.dense.bias": (128,)}, "resembles bert, but"),
-        ("bert", {"bert.embeddings.word_embeddings.weight": (50, 100)}, "width 100 is no multiple"),
+        ("bert", {"bert.embeddings.word_embeddings.weight": (50, 100)}, "at a width of 100"),
         ("bert", {"bert.embeddings.token_type_embeddings.weight": None}, "token_type.* is missing"),
         ("distilbert", {"distilbert.embeddings.position_embeddings.weight": (4, 128)}, "of 4 is"),
         ("distilbert", {"pre_classifier.weight": (128, 64)}, "pre_classifier.weight has the shape"),
