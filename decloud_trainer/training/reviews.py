@@ -21,7 +21,7 @@ from decloud_trainer.training.split import Bounded, read_exactly, unusable
 
 FOLDER, ARCHIVE = "aclImdb", "aclImdb_v1.tar.gz"
 _REVIEW = re.compile(rf"(?:\./)?{FOLDER}/(train|test)/(neg|pos)/[^/]+\.txt")
-CLASSES = {"neg": "0", "pos": "1"}
+KINDS = ("neg", "pos")  # the alphabet gives them their numbers
 MAX_REVIEW_BYTES = 1 << 20
 # 340 MB as published; half of that are reviews without a label.
 MAX_ARCHIVE_BYTES = 1024**3
@@ -44,7 +44,7 @@ class ReviewFiles:
         return ("review",)
 
     def labels(self) -> Iterator[str]:
-        return (CLASSES[file.parent.name] for file in self.files)
+        return (file.parent.name for file in self.files)
 
     def rows(self) -> Iterator[Row]:
         for file in self.files:
@@ -53,7 +53,7 @@ class ReviewFiles:
                     data = stream.read(MAX_REVIEW_BYTES + 1)
             except OSError as error:
                 raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
-            yield (_text(data, file, file.name),), CLASSES[file.parent.name]
+            yield (_text(data, file, file.name),), file.parent.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class ReviewArchive:
     def rows(self) -> Iterator[Row]:
         for tar, member, split, kind in _members(self.archive):
             if split == self.split:
-                yield (_review(tar, member, self.archive),), CLASSES[kind]
+                yield (_review(tar, member, self.archive),), kind
 
 
 @functools.lru_cache(maxsize=2)
@@ -93,7 +93,7 @@ def _labels(archive: Path, _: tuple[int, int]) -> dict[str, tuple[str, ...]]:
     """Split -> labels, in one pass, which takes seconds. A changed file has a new time or size."""
     found: dict[str, list[str]] = {"train": [], "test": []}
     for _tar, _member, split, kind in _members(archive):
-        found[split].append(CLASSES[kind])
+        found[split].append(kind)
     return {split: tuple(labels) for split, labels in found.items()}
 
 
@@ -132,7 +132,7 @@ def find(place: Path) -> dict[str, ReviewFiles | ReviewArchive]:
     if place.is_dir():
         for folder in (place, place / FOLDER):
             splits = {split: _files(folder / split) for split in ("train", "test")}
-            if all((folder / split / kind).is_dir() for split in splits for kind in CLASSES):
+            if all((folder / split / kind).is_dir() for split in splits for kind in KINDS):
                 return {
                     split: ReviewFiles(folder, files) for split, files in splits.items() if files
                 }
@@ -145,7 +145,7 @@ def find(place: Path) -> dict[str, ReviewFiles | ReviewArchive]:
 def _files(folder: Path) -> tuple[Path, ...]:
     """All reviews of a split, in an order that doesn't depend on the disk."""
     found: list[Path] = []
-    for kind in CLASSES:
+    for kind in KINDS:
         if (folder / kind).is_dir():
             found += sorted((folder / kind).glob("*.txt"), key=lambda file: file.name)
     if len(found) > MAX_ROWS:

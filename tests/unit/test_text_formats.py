@@ -101,7 +101,7 @@ def test_reviews_are_read_from_the_folder_and_from_the_archive(
     assert [each.name for each in place.iterdir()] == ["aclImdb_v1.tar.gz"]
     found = find_format(tmp_path / "aclImdb")
     assert (found.format, found.train, found.test, found.classes) == ("imdb", 3, 3, 2)
-    assert found.inputs == "texts from review"
+    assert (found.inputs, found.labels) == ("texts from review", ("neg", "pos"))
 
 
 def test_glue_is_read_from_the_archive_and_from_the_folder(tmp_path: Path, data_dir: Path) -> None:
