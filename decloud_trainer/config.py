@@ -32,6 +32,7 @@ from decloud_trainer.kinds import (
     TEXT,
     URL,
     URLS,
+    WORDS,
     WS_URL,
     WS_URLS,
     Kind,
@@ -263,6 +264,31 @@ class Settings:
     model_cache_mb: int = _setting(
         2048, count(0, 10**7), "Downloaded models to keep for later rounds, in MB"
     )
+
+    max_losses: int = _setting(
+        3,
+        count(0, 1000),
+        "Losses in a row that are an alarm, and keep whoever they have in common away; 0: never",
+    )
+    back_off_hours: float = _setting(
+        24.0, number(0.01, 10_000), "Hours that a creator, validator or dataset is left alone"
+    )
+    quiet_hours: float = _setting(
+        6.0,
+        number(0, 10_000),
+        "Hours without any event, or without a join of rounds taken up, before an alarm; 0: never",
+    )
+    notify_webhook: str = _setting(
+        "", URL, "Alarms are posted to this URL as JSON; empty: none", secret=True
+    )
+    notify_command: tuple[str, ...] = _setting(
+        (), WORDS, "Command that gets alarms on its standard input; empty: none"
+    )
+    notify_desktop: bool = _setting(False, FLAG, "Show alarms as desktop notifications")
+    metrics_port: int = _setting(
+        0, count(0, 65_535), "Loopback port for Prometheus metrics and health; 0: none"
+    )
+    log_format: str = _setting("text", choice("text", "json"), "What a line of the log file is")
 
     preset: str = _setting("", TEXT, "Name of the preset applied last, for the banner")
 

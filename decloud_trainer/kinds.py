@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -123,6 +124,16 @@ def choice(*allowed: str) -> Kind:
     return Kind(parse, choices=allowed)
 
 
+def _words(value: Any) -> tuple[str, ...]:
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"must be words as a shell would take them: {error}") from None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("must be a command's words")
+    return tuple(words)
+
+
 def _items(value: Any) -> list[str]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
@@ -176,6 +187,7 @@ def _mappings(value: Any) -> dict[str, str]:
 
 
 TEXT = Kind(_text)
+WORDS = Kind(_words, shlex.join)
 URL = Kind(_url)
 WS_URL = Kind(_ws_url)
 FLAG = Kind(_flag, choices=("true", "false"))

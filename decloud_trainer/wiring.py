@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from decloud_trainer.rounds.policy import Terms
     from decloud_trainer.rounds.ports import Pins, Watch
     from decloud_trainer.rounds.spending import Ceilings
+    from decloud_trainer.rounds.watchdog import Patience
 
 PUBLIC_GATEWAYS = (
     "https://ipfs.io",
@@ -267,6 +268,17 @@ def terms_of(settings: Settings) -> Terms:
         auto_claim=settings.auto_claim,
         expected_training_window_s=settings.expected_training_window,
         floor_lamports=settings.floor_balance_lamports,
+        patience=patience_of(settings),
+    )
+
+
+def patience_of(settings: Settings) -> Patience:
+    from decloud_trainer.rounds.watchdog import Patience
+
+    return Patience(
+        losses=settings.max_losses,
+        back_off_s=settings.back_off_hours * 3600,
+        quiet_s=settings.quiet_hours * 3600,
     )
 
 

@@ -66,7 +66,7 @@ def configured_secrets(environ: Mapping[str, str]) -> list[str]:
         for name, value in group.items()
         if _SECRET_NAME.search(name) and not name.endswith("_path")
     ]
-    for name in settings_file.ENDPOINTS:
+    for name in (*settings_file.ENDPOINTS, "notify_webhook"):
         value = values.get(name)
         for url in value if isinstance(value, list) else [value]:
             found += _keys_in(str(url or ""))

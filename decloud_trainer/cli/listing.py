@@ -37,6 +37,7 @@ from decloud_trainer.names import dataset_key
 
 if TYPE_CHECKING:
     from decloud_trainer.config import Settings
+    from decloud_trainer.rounds.entry import Entry
     from decloud_trainer.rounds.model import Round
     from decloud_trainer.rounds.policy import Situation
 
@@ -260,14 +261,17 @@ async def situation_now(
     from decloud_trainer.rounds.journal import PAUSED_UNTIL, Journal
     from decloud_trainer.rounds.policy import Situation
     from decloud_trainer.rounds.steps import training_s
-    from decloud_trainer.wiring import journal_path, plan_of
+    from decloud_trainer.rounds.watchdog import back_offs, ended_of
+    from decloud_trainer.wiring import journal_path, patience_of, plan_of
 
     in_work, seconds, gate = 0, None, Gate()
+    past: list[Entry] = []
     if pubkey is not None and journal_path().exists():
         journal = Journal(journal_path())
         gate.paused = (journal.mark(PAUSED_UNTIL) or 0.0) > time.time()
         entries = [entry for entry in journal.entries() if entry.key.wallet == pubkey]
         journal.close()
+        past = sorted(entries, key=lambda entry: -entry.updated_at)
         for entry in entries:
             if entry.key.round_id == round_id:
                 seconds = training_s(plan_of(settings), entry.facts)
@@ -280,4 +284,7 @@ async def situation_now(
         rounds_in_work=in_work,
         training_s=seconds,
         closed=gate.closed(-1 if round_id is None else round_id),
+        back_offs=back_offs(
+            [one for entry in past if (one := ended_of(entry))], now, patience_of(settings)
+        ),
     )
