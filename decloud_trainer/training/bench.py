@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from decloud_trainer.training.checkpoint import encode
 from decloud_trainer.training.contestants import Ceiling, Ours, Plain, accuracy, plan_of
 from decloud_trainer.training.datasets import load
 from decloud_trainer.training.device import Device, choose_device
+from decloud_trainer.training.limits import usable_processors
 from decloud_trainer.training.memory import peak_bytes
 from decloud_trainer.training.networks import Architecture, SimpleCNN
 from decloud_trainer.training.samples import Dataset
@@ -191,6 +192,11 @@ def _device(wanted: Wanted) -> Device:
     return found.applied(device)
 
 
+def _whole(wanted: Wanted, device: Device) -> Device:
+    """For the plain loop: as it is, with all threads."""
+    return replace(device, threads=wanted.threads or usable_processors(), autocast=None)
+
+
 def _base() -> dict[str, Tensor]:
     """The same fresh weights whenever it is asked."""
     torch.manual_seed(0)
@@ -206,7 +212,7 @@ def _loops(wanted: Wanted, dataset: Dataset, device: Device, folder: Path) -> di
     size = wanted.batch_size
     steps = wanted.steps * (wanted.turns + 1)
     return {
-        "plain": Plain(ARCHITECTURE.with_weights(base), samples, size, device),
+        "plain": Plain(ARCHITECTURE.with_weights(base), samples, size, _whole(wanted, device)),
         "ours": Ours(
             ARCHITECTURE.with_weights(base),
             samples,
@@ -303,7 +309,7 @@ def _run(
     with tempfile.TemporaryDirectory() as folder:
         loop: Plain | Ours
         if strategy is None:
-            loop = Plain(model, train, wanted.batch_size, device)
+            loop = Plain(model, train, wanted.batch_size, _whole(wanted, device))
         else:
             plan = plan_of(strategy, seed)
             loop = Ours(model, train, wanted.batch_size, device, plan, steps, Path(folder))

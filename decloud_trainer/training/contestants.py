@@ -56,6 +56,7 @@ class Plain:
 
     def run(self, steps: int) -> int:
         """Train on so many batches; how many samples they had."""
+        torch.set_num_threads(self._device.threads)
         self.model.train()
         samples, device = 0, self._device.torch
         for _ in range(steps):
@@ -139,6 +140,7 @@ class Ours:
 
     def run(self, steps: int) -> int:
         """Train on so many batches; how many samples they had."""
+        torch.set_num_threads(self.training.device.threads)
         before = self._done()
         for moment in train(self.training, self.training.step + steps, self._hooks):
             if moment.kind == "save":
@@ -187,6 +189,7 @@ class Ceiling:
 
     def run(self, steps: int) -> int:
         """Train on so many batches; how many samples they had."""
+        torch.set_num_threads(self._device.threads)
         self.model.train()
         samples = 0
         for number in range(steps):

@@ -42,6 +42,7 @@ MARGIN = 1.05
 # instructions for it can be 50 times slower.
 HOPELESS = 3.0
 MAX_TURNS = 20
+LOOKS, LOOKS_APART_S = 9, 0.01  # at what other programs do
 LEAST_SAMPLES = 2  # batch normalisation needs as many
 MAX_REMEMBERED = 200
 LOCK_TIMEOUT_S = 20.0
@@ -246,7 +247,9 @@ class _Bench:
         return statistics.median(taken[safe]) / max(statistics.median(taken[other]), 1e-9)
 
     def fewest_threads(self, way: _Way, turns_s: float) -> _Way:
-        """With half as many threads, and again, as long as that is faster at this moment."""
+        """No more threads than there are free processors; and half as many, and again, as long as
+        that is faster at this moment."""
+        way = replace(way, threads=min(way.threads, max(1, usable_processors() - _others())))
         while way.threads > 1:
             other = replace(way, threads=way.threads // 2)
             if self.ratio(way, other, time.perf_counter, turns_s) < MARGIN:
@@ -307,6 +310,23 @@ def _processor() -> str:
         return platform.processor()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor())[:100]
+
+
+def _others() -> int:
+    """How many threads of other programs want a processor at this moment; 0 where it isn't told.
+
+    The load average won't do: it remembers the round that we have trained a minute ago.
+    """
+    running = []
+    for _ in range(LOOKS):
+        try:
+            # "0.20 0.18 0.12 1/80 11206": the one that runs is this very thread.
+            told = Path("/proc/loadavg").read_text("ascii").split()[3]
+            running.append(int(told.partition("/")[0]) - 1)
+        except (OSError, ValueError, IndexError):
+            return 0
+        time.sleep(LOOKS_APART_S)
+    return max(0, round(statistics.median(running)))
 
 
 def _is_busy() -> bool:

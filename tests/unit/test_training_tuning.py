@@ -28,6 +28,13 @@ def weights(architecture: Architecture = SIMPLE) -> dict[str, Tensor]:
     return {key: torch.randn(shape) * 0.05 for key, shape in architecture.shapes().items()}
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processors, and nobody else on them."""
+    monkeypatch.setattr(tuning, "usable_processors", lambda: 2)
+    monkeypatch.setattr(tuning, "_others", lambda: 0)
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch sizes that were measured; a measurement costs nothing here."""
@@ -123,6 +130,8 @@ def test_threads_that_wait_for_each_other_are_left_out(
         monkeypatch.setattr(tuning._Bench, "_step", step)
         assert tune(SIMPLE, weights(), CPU, 32, tmp_path).threads == threads
     assert asked == [32, 32]
+    monkeypatch.setattr(tuning, "_others", lambda: 1)
+    assert tune(SIMPLE, weights(), CPU, 32, tmp_path).threads == 1
 
 
 def test_a_busy_machine_is_asked_again_soon(
@@ -188,5 +197,6 @@ def test_a_run_begins_in_float32() -> None:
 def test_parallel_trainings_share_the_processors() -> None:
     """One alone chooses its threads; several get equal shares, one thread at least."""
     assert threads_each(1) == 0
+    assert usable_processors() >= 1
     assert threads_each(2) == max(1, usable_processors() // 2)
     assert threads_each(1000) == 1
