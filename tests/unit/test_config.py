@@ -318,8 +318,10 @@ def test_secrets_never_show(path: Path) -> None:
         "pinata_jwt",
         "kubo_token",
         "pinning_api_token",
+        "notify_webhook",
     ]
-    update({key: f"s3cret-{key}" for key in SECRETS}, path=path)
+    values = {key: f"s3cret-{key}" for key in SECRETS}
+    update({**values, "notify_webhook": "https://hooks.example/s3cret"}, path=path)
     loaded = load(path=path, environ=NOTHING)
     shown = config.shown_values(loaded)
     assert "s3cret" not in repr(loaded)
