@@ -126,6 +126,15 @@ class Settings:
     max_reward_lamports: int = _setting(
         0, SOL, "Greatest reward in SOL; 0: unlimited", key="max_reward"
     )
+    min_profit_lamports: int = _setting(
+        0, SOL, "Least profit in SOL that is expected of a round after all costs", key="min_profit"
+    )
+    watts: float = _setting(
+        0.0, number(0, 100_000), "Watts that training draws; 0: energy isn't counted"
+    )
+    energy_price_lamports: int = _setting(
+        0, SOL, "Price of a kilowatt-hour in SOL", key="energy_price"
+    )
     dataset_mappings: dict[str, str] = _setting(
         {}, MAPPINGS, "Requested dataset to the one trained on instead"
     )
@@ -144,7 +153,9 @@ class Settings:
     learning_rate: float = _setting(0.001, number(1e-9, 10.0), "Learning rate at its peak")
     max_batches: int = _setting(0, count(0, 10**9), "Most batches per epoch; 0: all")
     device: str = _setting("auto", choice("auto", "cpu", "cuda", "mps"), "Where to train")
-    threads: int = _setting(0, count(0, 1024), "CPU threads of a training; 0: measured, or equal shares")
+    threads: int = _setting(
+        0, count(0, 1024), "CPU threads of a training; 0: measured, or equal shares"
+    )
     seed: int = _setting(0, count(0, 2**31 - 1), "Seed of the training order")
     precision: str = _setting(
         "auto",
@@ -204,6 +215,12 @@ class Settings:
     )
     floor_balance_lamports: int = _setting(
         1_000_000, SOL, "SOL that joins leave in the wallet for claims", key="floor_balance"
+    )
+    max_priority_fee_lamports: int = _setting(
+        10_000,
+        SOL,
+        "Most SOL that one transaction may pay to land early, when others do; 0: never",
+        key="max_priority_fee",
     )
 
     max_concurrent_rounds: int = _setting(1, count(1, 64), "Rounds worked on at once")

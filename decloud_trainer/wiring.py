@@ -255,6 +255,7 @@ def describe_data_folder(path: str) -> str:
 
 def terms_of(settings: Settings) -> Terms:
     from decloud_trainer.rounds.policy import Terms
+    from decloud_trainer.rounds.prospects import Power
 
     return Terms(
         datasets=frozenset(settings.datasets),
@@ -268,6 +269,9 @@ def terms_of(settings: Settings) -> Terms:
         auto_claim=settings.auto_claim,
         expected_training_window_s=settings.expected_training_window,
         floor_lamports=settings.floor_balance_lamports,
+        min_profit_lamports=settings.min_profit_lamports,
+        max_priority_lamports=settings.max_priority_fee_lamports,
+        power=Power(settings.watts, settings.energy_price_lamports),
         patience=patience_of(settings),
     )
 

@@ -9,23 +9,31 @@ belongs to the stored id must fit. One account that doesn't is skipped, and logg
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from solders.pubkey import Pubkey
 
 from decloud_trainer.chain import v1
+from decloud_trainer.chain.fees import USUAL_UNITS, lamports_of, price_at
 from decloud_trainer.chain.openrounds import OpenRounds
 from decloud_trainer.chain.rpc import Account, Rpc
 from decloud_trainer.chain.v1_accounts import SUBMISSION_BYTES
 from decloud_trainer.chain.vetting import FEE_PER_SIGNATURE_LAMPORTS
-from decloud_trainer.errors import LayoutError
+from decloud_trainer.errors import LayoutError, NetworkError
 from decloud_trainer.rounds.model import Costs, Round, RoundStatus, Submission
+from decloud_trainer.rounds.prospects import CALM
 
 log = logging.getLogger(__name__)
 
 
 _MAX_LOGGED: Final = 1000
+# What others pay is asked again after so long.
+_PRICED_S: Final = 20.0
+# The round's accounts that its transactions write to.
+_WRITTEN: Final = (v1.round_address, v1.vault_address)
 
 
 class SolanaChain:
@@ -48,6 +56,7 @@ class SolanaChain:
         self._opened = OpenRounds(rpc, program, self.readable_round)
         self._logged: set[Pubkey] = set()
         self._costs: Costs | None = None
+        self._priced = (0.0, -1, 0)  # when, for which round, lamports
 
     async def round(self, round_id: int) -> Round | None:
         address, _ = v1.round_address(round_id, self._program)
@@ -95,12 +104,30 @@ class SolanaChain:
     async def balance(self) -> int:
         return await self._rpc.balance(self._trainer)
 
-    async def costs(self) -> Costs:
-        """Rent as the chain computes it; the fee is the base fee, since no other is offered."""
+    async def costs(self, round_id: int | None = None) -> Costs:
+        """Rent as the chain computes it, and the base fee; for a round the priority fee that the
+        middle one of recent transactions on its accounts would have paid for ours."""
         if self._costs is None:
             rent = await self._rpc.rent(SUBMISSION_BYTES)
             self._costs = Costs(join_rent_lamports=rent, fee_lamports=FEE_PER_SIGNATURE_LAMPORTS)
-        return self._costs
+        if round_id is None:
+            return self._costs
+        return replace(self._costs, priority_lamports=await self._priority(round_id))
+
+    async def _priority(self, round_id: int) -> int:
+        asked, number, lamports = self._priced
+        now = time.monotonic()
+        if number == round_id and now < asked + _PRICED_S:
+            return lamports
+        written = [derive(round_id, self._program)[0] for derive in _WRITTEN]
+        try:
+            price = price_at(await self._rpc.recent_priority(written), CALM)
+        except NetworkError as error:
+            log.info("what others pay for priority can't be asked: %s", error)
+            price = 0
+        lamports = lamports_of(price, USUAL_UNITS)
+        self._priced = now, round_id, lamports
+        return lamports
 
     def readable_round(self, account: Account) -> Round | None:
         """The round in an account that came from elsewhere; None, and a log line, if it is none."""

@@ -25,7 +25,8 @@ from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError, LayoutError
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Round
-from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
+from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
+from decloud_trainer.rounds.prospects import total_costs
 from decloud_trainer.wiring import program_of, rpc_of, services
 
 TIMEOUT_S: Final = 5.0

@@ -256,15 +256,15 @@ async def situation_now(
     chain: Any, settings: Settings, pubkey: str | None, now: float, round_id: int | None
 ) -> Situation:
     """What a daemon would decide by at this moment, as far as another process can tell."""
+    from decloud_trainer.rounds.deciding import training_s, work_s
     from decloud_trainer.rounds.entry import takes_slot
     from decloud_trainer.rounds.gate import Gate
     from decloud_trainer.rounds.journal import PAUSED_UNTIL, Journal
     from decloud_trainer.rounds.policy import Situation
-    from decloud_trainer.rounds.steps import training_s
     from decloud_trainer.rounds.watchdog import back_offs, ended_of
     from decloud_trainer.wiring import journal_path, patience_of, plan_of
 
-    in_work, seconds, gate = 0, None, Gate()
+    in_work, seconds, work, gate = 0, None, None, Gate()
     past: list[Entry] = []
     if pubkey is not None and journal_path().exists():
         journal = Journal(journal_path())
@@ -274,17 +274,20 @@ async def situation_now(
         past = sorted(entries, key=lambda entry: -entry.updated_at)
         for entry in entries:
             if entry.key.round_id == round_id:
-                seconds = training_s(plan_of(settings), entry.facts)
+                plan = plan_of(settings)
+                seconds = training_s(plan, entry.facts)
+                work = work_s(plan, entry.facts, settings.expected_training_window)
             elif takes_slot(entry.state, entry.facts):
                 in_work += 1
+    ended = tuple(one for entry in past if (one := ended_of(entry)))
     return Situation(
         now=now,
         balance_lamports=await chain.balance() if pubkey else None,
-        costs=await chain.costs(),
+        costs=await chain.costs(round_id if settings.max_priority_fee_lamports else None),
         rounds_in_work=in_work,
         training_s=seconds,
+        work_s=work,
+        past=ended,
         closed=gate.closed(-1 if round_id is None else round_id),
-        back_offs=back_offs(
-            [one for entry in past if (one := ended_of(entry))], now, patience_of(settings)
-        ),
+        back_offs=back_offs(ended, now, patience_of(settings)),
     )

@@ -100,7 +100,8 @@ def _funding(network: str) -> str:
 
 async def _balance(settings: Settings, pubkey: str) -> tuple[int, int, int]:
     """What the wallet holds, what a round costs, and what must stay in the wallet; lamports."""
-    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
+    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
+    from decloud_trainer.rounds.prospects import total_costs
     from decloud_trainer.wiring import open_chain
 
     async with open_chain(settings, pubkey) as (chain, _):

@@ -289,7 +289,8 @@ def _lamports(pubkey: str) -> tuple[int, int]:
 
 
 async def _ask_balance(pubkey: str) -> tuple[int, int]:
-    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS, total_costs
+    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
+    from decloud_trainer.rounds.prospects import total_costs
     from decloud_trainer.wiring import open_chain
 
     settings = settings_file.load().settings

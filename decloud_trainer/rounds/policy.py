@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Costs, Round, RoundStatus
-from decloud_trainer.rounds.watchdog import BackOff, Patience
+from decloud_trainer.rounds.prospects import (
+    Power,
+    Prospect,
+    expected_share_lamports,
+    prospect,
+    record_of,
+    total_costs,
+)
+from decloud_trainer.rounds.watchdog import BackOff, Ended, Patience
 
-# What the network keeps of every payout (from program v1.1 on), in hundredths of a percent.
-PLATFORM_FEE_BPS = 200
-# join, submit, claim
-TRANSACTIONS_PER_ROUND = 3
 # Solana refuses a transaction that leaves its payer with less than the rent of a bare account.
 WALLET_MINIMUM_LAMPORTS = 890_880
 
@@ -27,6 +31,9 @@ class Terms:
         trained_on: requested key -> key of the local data that stands in for it (mappings).
         trainable: keys for which data and a loader exist here.
         floor_lamports: what a join must leave in the wallet.
+        min_profit_lamports: what must be left of the expected share after all costs.
+        max_priority_lamports: what one transaction may pay to land early; 0: nothing.
+        power: what training draws.
         patience: with losses, before whoever they have in common is left alone.
     """
 
@@ -41,6 +48,9 @@ class Terms:
     auto_claim: bool = True
     expected_training_window_s: int = 3600
     floor_lamports: int = 0
+    min_profit_lamports: int = 0
+    max_priority_lamports: int = 0
+    power: Power = Power()
     patience: Patience = Patience()
 
     def data_for(self, dataset_key: str) -> str | None:
@@ -57,7 +67,9 @@ class Situation:
         now: unix seconds.
         balance_lamports: the wallet's; None if it wasn't looked up, and then nothing fails by it.
         rounds_in_work: other rounds of ours that hold a slot.
-        training_s: expected seconds of the training, from measured speed; None if unmeasured.
+        training_s: expected seconds of one epoch, from measured speed; None if unmeasured.
+        work_s: of the whole training, as far as the window allows; None if unmeasured.
+        past: how rounds of ours ended, the latest first.
         closed: why nothing new is taken at the moment; empty if it is.
         back_offs: whom we leave alone at the moment, for losses.
     """
@@ -67,6 +79,8 @@ class Situation:
     costs: Costs
     rounds_in_work: int
     training_s: float | None = None
+    work_s: float | None = None
+    past: tuple[Ended, ...] = ()
     closed: str = ""
     back_offs: tuple[BackOff, ...] = ()
 
@@ -101,7 +115,8 @@ def decide(round: Round, terms: Terms, situation: Situation, *, asked: bool = Fa
         return Decision(True, "asked for")
     return Decision(
         True,
-        f"{round.dataset}, reward {format_sol(round.reward_lamports)}; {_worth(round, situation)}",
+        f"{round.dataset}, reward {format_sol(round.reward_lamports)}; "
+        f"{prospect_of(round, terms, situation).text}",
     )
 
 
@@ -129,22 +144,20 @@ def explain(round: Round, terms: Terms, situation: Situation) -> list[Verdict]:
     return verdicts
 
 
-def _worth(round: Round, situation: Situation) -> str:
-    share = expected_share_lamports(round, others=round.trainers_count)
-    return (
-        f"an equal share pays {format_sol(share)}, "
-        f"taking part costs {format_sol(total_costs(situation.costs))}"
+def prospect_of(round: Round, terms: Terms, situation: Situation) -> Prospect:
+    """What the round would bring and cost now, with all its numbers."""
+    energy: int | None = 0
+    if terms.power.counts:
+        seconds = situation.work_s
+        energy = None if seconds is None else terms.power.cost_lamports(seconds)
+    return prospect(
+        round,
+        situation.costs,
+        record_of(situation.past, round.dataset.key, situation.now),
+        energy_lamports=energy,
+        min_profit_lamports=terms.min_profit_lamports,
+        max_priority_lamports=terms.max_priority_lamports,
     )
-
-
-def total_costs(costs: Costs) -> int:
-    return costs.join_rent_lamports + TRANSACTIONS_PER_ROUND * costs.fee_lamports
-
-
-def expected_share_lamports(round: Round, *, others: int) -> int:
-    """What an equal share among us and `others` pays out, after the platform fee."""
-    gross = round.trainers_pool_lamports // (others + 1)
-    return gross - gross * PLATFORM_FEE_BPS // 10_000
 
 
 def _closed(round: Round, terms: Terms, situation: Situation) -> str:
@@ -210,14 +223,12 @@ def _unwanted(round: Round, terms: Terms, situation: Situation) -> str:
 
 
 def _unprofitable(round: Round, terms: Terms, situation: Situation) -> str:
-    share = expected_share_lamports(round, others=round.trainers_count)
-    needed = total_costs(situation.costs)
-    if share > needed:
-        return ""
-    return (
-        f"an equal share among {round.trainers_count + 1} would pay {format_sol(share)}, "
-        f"taking part costs {format_sol(needed)}"
-    )
+    found = prospect_of(round, terms, situation)
+    if found.profit <= 0:
+        return found.text
+    if found.profit < terms.min_profit_lamports:
+        return f"{found.text}, below min_profit {format_sol(terms.min_profit_lamports)}"
+    return ""
 
 
 def _not_now(round: Round, terms: Terms, situation: Situation) -> str:
@@ -281,7 +292,7 @@ RULES = (
         True,
         False,
     ),
-    Rule("worth it", _unprofitable, lambda r, t, s: _worth(r, s), True, False),
+    Rule("worth it", _unprofitable, lambda r, t, s: prospect_of(r, t, s).text, True, False),
     Rule(
         "no row of losses",
         _left_alone,

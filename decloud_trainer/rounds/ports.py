@@ -38,7 +38,9 @@ class Chain(Protocol):
         """The wallet's lamports."""
         ...
 
-    async def costs(self) -> Costs: ...
+    async def costs(self, round_id: int | None = None) -> Costs:
+        """With a round: also what others pay at the moment to have its transactions early."""
+        ...
 
 
 class Sender(Protocol):

@@ -28,8 +28,8 @@ from decloud_trainer.errors import (
 from decloud_trainer.files import sha256_file
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds import policy
+from decloud_trainer.rounds.deciding import decision, tip
 from decloud_trainer.rounds.entry import NEVER, Entry, Facts, State
-from decloud_trainer.rounds.figures import ended
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.landing import land, settled
 from decloud_trainer.rounds.model import (
@@ -41,9 +41,8 @@ from decloud_trainer.rounds.model import (
     RoundStatus,
     Submission,
 )
-from decloud_trainer.rounds.parts import Move, Parts, Result, TrainingPlan, Wait
+from decloud_trainer.rounds.parts import Move, Parts, Result, Wait
 from decloud_trainer.rounds.training_jobs import prepare_round, train_round
-from decloud_trainer.rounds.watchdog import BackOff, back_offs
 
 # Between two looks at a round when no event says that it changed; more, the older the row is.
 RECHECK_S = 30.0
@@ -78,16 +77,16 @@ _FINAL_REFUSALS = frozenset({"JoinDeadlinePassed", "MaxTrainersReached"})
 async def decide(parts: Parts, entry: Entry) -> Result:
     """SEEN, SKIPPED -> WATCHING or SKIPPED: is this round worth it?"""
     if entry.round is not None:  # most are refused without asking the chain anything
-        decision = await _decision(parts, entry, entry.round, look_up_balance=False)
-        if not decision.take:
-            return _skip(entry, decision)
+        verdict = await decision(parts, entry, entry.round, look_closely=False)
+        if not verdict.take:
+            return _skip(entry, verdict)
     round = await read_round(parts, entry)
     if await parts.chain.submission(round.id) is not None and not round.status.is_over:
         return await _joined(parts, entry)
-    decision = await _decision(parts, entry, round)
-    if decision.take:
-        return Move(State.WATCHING, decision.reason, entry.facts)
-    return _skip(entry, decision)
+    verdict = await decision(parts, entry, round)
+    if verdict.take:
+        return Move(State.WATCHING, verdict.reason, entry.facts)
+    return _skip(entry, verdict)
 
 
 async def fetch(parts: Parts, entry: Entry) -> Result:
@@ -95,9 +94,9 @@ async def fetch(parts: Parts, entry: Entry) -> Result:
 
     All of it before joining, since a join costs rent that never comes back."""
     round = await read_round(parts, entry)
-    decision = await _decision(parts, entry, round)
-    if not decision.take:
-        return _skip(entry, decision)
+    verdict = await decision(parts, entry, round)
+    if not verdict.take:
+        return _skip(entry, verdict)
     key = parts.terms.data_for(round.dataset.key)
     assert key is not None, "a decision to take it implies data"
     try:
@@ -121,14 +120,15 @@ async def join(parts: Parts, entry: Entry) -> Result:
     round = await read_round(parts, entry)
     if await parts.chain.submission(round.id) is not None:
         return await _joined(parts, entry)
-    decision = await _decision(parts, entry, round)
-    if not decision.take:
-        return _skip(entry, decision)
+    verdict = await decision(parts, entry, round)
+    if not verdict.take:
+        return _skip(entry, verdict)
     if round.status is RoundStatus.WAITING_VALIDATOR:
         return Wait(
             "waiting for a validator to take the round", _recheck(parts, entry), entry.facts
         )
-    outcome = await land(parts, entry, Action(ActionKind.JOIN, round.id))
+    early = await tip(parts, entry, ActionKind.JOIN, round)
+    outcome = await land(parts, entry, Action(ActionKind.JOIN, round.id, tip=early))
     if outcome.state is OutcomeState.LANDED:
         return Move(State.JOINED, _landed(outcome, "joined"), entry.facts)
     if outcome.state is OutcomeState.EXPIRED:
@@ -203,7 +203,8 @@ async def submit(parts: Parts, entry: Entry) -> Result:
         return Move(State.SUBMITTED, _landed(outcome, "submitted"), entry.facts)
     if (end := _no_submission_any_more(parts, entry, round)) is not None:
         return end
-    action = Action(ActionKind.SUBMIT, round.id, entry.facts.gradient_cid)
+    early = await tip(parts, entry, ActionKind.SUBMIT, round)
+    action = Action(ActionKind.SUBMIT, round.id, entry.facts.gradient_cid, early)
     outcome = await land(parts, entry, action)
     if outcome.state is OutcomeState.LANDED:
         return Move(State.SUBMITTED, _landed(outcome, "submitted"), entry.facts)
@@ -245,7 +246,8 @@ async def claim(parts: Parts, entry: Entry) -> Result:
     if not parts.terms.auto_claim and not entry.facts.asked_claim:
         reason = f"auto_claim is off: `decloud-trainer claim {round_id}` claims it"
         return Wait(reason, _recheck(parts, entry), entry.facts)
-    outcome = await land(parts, entry, Action(ActionKind.CLAIM, round_id))
+    early = await tip(parts, entry, ActionKind.CLAIM, entry.round)
+    outcome = await land(parts, entry, Action(ActionKind.CLAIM, round_id, tip=early))
     if outcome.state is OutcomeState.LANDED:
         return Move(State.CLAIMED, _claimed(outcome), entry.facts)
     if outcome.state is OutcomeState.EXPIRED:
@@ -278,46 +280,6 @@ def _recheck(parts: Parts, entry: Entry) -> float:
 
 def _is_intact(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_file(path) == sha256
-
-
-async def _decision(
-    parts: Parts, entry: Entry, round: Round, *, look_up_balance: bool = True
-) -> policy.Decision:
-    if entry.facts.refused:
-        return policy.Decision(False, entry.facts.refused, lasting=True)
-    # What no validator has taken yet may hold slots, but not against a round to be joined now.
-    with_early = round.status is RoundStatus.WAITING_VALIDATOR
-    situation = policy.Situation(
-        now=parts.clock(),
-        balance_lamports=await parts.chain.balance() if look_up_balance else None,
-        costs=await parts.chain.costs(),
-        rounds_in_work=await parts.journal(Journal.slots_in_use, entry, with_early=with_early),
-        training_s=training_s(parts.plan, entry.facts),
-        closed=parts.gate.closed(round.id),
-        back_offs=await _back_offs(parts, entry),
-    )
-    return policy.decide(round, parts.terms, situation, asked=entry.facts.asked_join)
-
-
-async def _back_offs(parts: Parts, entry: Entry) -> tuple[BackOff, ...]:
-    patience, gate = parts.terms.patience, parts.gate
-    if not patience.losses:
-        return ()
-    if gate.ended is None or gate.ended[0] != gate.endings:
-        endings = gate.endings  # another round may end while the journal is read
-        gate.ended = endings, await parts.journal(ended, entry.key)
-    return back_offs(gate.ended[1], parts.clock(), patience)
-
-
-def training_s(plan: TrainingPlan, facts: Facts) -> float | None:
-    """Seconds that one epoch takes at the measured speed: the least worth joining for."""
-    if not facts.samples_per_s or facts.data_samples is None:
-        return None
-    most = facts.max_batches if facts.max_batches is not None else plan.max_batches
-    samples = facts.data_samples
-    if most:
-        samples = min(samples, most * plan.batch_size)
-    return samples / facts.samples_per_s
 
 
 # Parts of steps

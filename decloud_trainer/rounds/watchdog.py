@@ -56,12 +56,17 @@ class Ended:
         at: unix seconds of the chain.
         loss: None if it brought a share.
         subjects: creator and validator as addresses, the dataset as its key.
+        equal_shares: what it brought, where 1 is as much as each trainer would have had of an
+            equal division; None if we don't know our share.
+        improvement: as previewed, percentage points.
     """
 
     round_id: int
     at: float
     loss: Loss | None
     subjects: Mapping[Subject, str]
+    equal_shares: float | None = None
+    improvement: float | None = None
 
 
 def ended_of(entry: Entry) -> Ended | None:
@@ -72,7 +77,16 @@ def ended_of(entry: Entry) -> Ended | None:
     subjects = {Subject.CREATOR: seen.creator, Subject.DATASET: seen.dataset.key}
     if seen.validator is not None:
         subjects[Subject.VALIDATOR] = seen.validator
-    return Ended(entry.key.round_id, entry.updated_at, _loss(entry), subjects)
+    loss, bps = _loss(entry), entry.facts.contribution_bps
+    earned = None if bps is None else bps * seen.trainers_count / 10_000
+    return Ended(
+        entry.key.round_id,
+        entry.updated_at,
+        loss,
+        subjects,
+        earned if loss is None else 0.0,
+        entry.facts.improvement,
+    )
 
 
 def _loss(entry: Entry) -> Loss | None:

@@ -14,10 +14,9 @@ from decloud_trainer.rounds.policy import (
     RULES,
     decide,
     decide_submission,
-    expected_share_lamports,
     explain,
-    total_costs,
 )
+from decloud_trainer.rounds.prospects import expected_share_lamports, total_costs
 
 
 def test_a_good_round_is_taken_and_the_numbers_are_told() -> None:
@@ -25,7 +24,8 @@ def test_a_good_round_is_taken_and_the_numbers_are_told() -> None:
     decision = decide(a_round(trainers_count=1), terms(), situation())
     assert decision.take
     assert decision.reason == (
-        "Mnist, reward 1 SOL; an equal share pays 0.441 SOL, taking part costs 0.00174804 SOL"
+        "Mnist, reward 1 SOL; an equal share among 2 would pay 0.441 SOL; taking part costs "
+        "0.00174804 SOL (rent 0.00173304 SOL, fees 0.000015 SOL); profit 0.43925196 SOL"
     )
 
 
@@ -90,7 +90,7 @@ def test_a_good_round_is_taken_and_the_numbers_are_told() -> None:
             {"reward_lamports": 10_000_000, "trainers_count": 9},
             {},
             {},
-            "an equal share among 10 would pay 0.000882 SOL, taking part costs 0.00174804 SOL",
+            "an equal share among 10 would pay 0.000882 SOL; taking part costs 0.00174804 SOL",
             True,
         ),
         ({}, {}, {"rounds_in_work": 1}, "all 1 slots are busy", False),
