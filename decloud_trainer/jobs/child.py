@@ -31,6 +31,8 @@ _ALLOWED = (
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "XDG_CACHE_HOME",
+    # A folder's name: of the cache where measurements are remembered.
+    "DECLOUD_HOME",
     "CUDA_HOME",
     "CUDA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
