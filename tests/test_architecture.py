@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs",),
     ("rounds",),
     ("chain", "ipfs"),
+    ("watching",),
     ("localnet",),
     ("wiring",),
     ("checks",),

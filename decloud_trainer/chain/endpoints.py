@@ -148,6 +148,10 @@ class Endpoints:
             view._attempts = 1
             yield view
 
+    def health(self) -> list[tuple[str, Health]]:
+        """Host and record of every endpoint, in the user's order; their times are `clock`'s."""
+        return [(known.endpoint.host, known.health) for known in self._known]
+
     def nonsense(self, method: str) -> RpcError:
         """The error for an answer whose content no Solana node would give."""
         return self._best().endpoint.nonsense(method)

@@ -22,6 +22,7 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -99,6 +100,13 @@ class RoundWatch:
         self._new_connection = asyncio.Event()
         self._told: dict[int, Round] = {}
         self._is_up = False
+        self._heard_at = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since anything was read or heard of the chain, or since this began; what the
+        machine sleeps doesn't count."""
+        return time.monotonic() - self._heard_at
 
     @property
     def is_connected(self) -> bool:
@@ -169,6 +177,7 @@ class RoundWatch:
         others = [number for number in self._follow() if number not in found]
         if others:
             found |= {round_.id: round_ for round_ in await self._chain.rounds(others)}
+        self._heard_at = time.monotonic()
         told, self._told = self._told, found
         for round_ in found.values():
             if tell_all or told.get(round_.id) != round_:
@@ -263,6 +272,7 @@ class RoundWatch:
         round_ = self._chain.readable_round(_account_in(message))
         if round_ is None:
             return
+        self._heard_at = time.monotonic()
         self._told[round_.id] = round_
         try:
             self._queue.put_nowait(round_)

@@ -37,6 +37,11 @@ class Scores:
         with self._lock:
             return sorted(urls, key=self._now)
 
+    def of(self, urls: Sequence[str]) -> dict[str, float]:
+        """The seconds that each of them may cost."""
+        with self._lock:
+            return {url: self._now(url) for url in urls}
+
     def note(self, url: str, seconds: float) -> None:
         """Take an experience in: seconds to the first byte, or what a failure counts."""
         with self._lock:
