@@ -47,5 +47,6 @@ class Tally:
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:
     value = values.get(name)
-    is_one = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_one else None
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
