@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from decloud_trainer.cli.live import REASON_COLUMN, SIGNS, fraction, mark_of
+from decloud_trainer.cli.live import (
+    REASON_COLUMN,
+    SIGNS,
+    fraction,
+    log_event,
+    mark_of,
+    said_of,
+)
 from decloud_trainer.cli.output import (
     clock_time,
     console,
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import Entry
     from decloud_trainer.rounds.journal import Journal, JournalThread
     from decloud_trainer.rounds.parts import Progress
-
-log = logging.getLogger(__name__)
 
 COLUMNS = ("Round", "Dataset", "Reward", "State", "Done", "Speed", "ETA", "Deadline")
 # What a narrow terminal does without, the first first.
@@ -66,8 +70,8 @@ class Board:
 
         entry = told.entry
         number, state = entry.key.round_id, entry.state.value
-        said = "problem" if told.problem else state if told.moved else "waiting"
-        log.info("round %s %s", number, state_text(said, entry.reason))
+        said = said_of(told)
+        log_event(told)
         if entry.state.is_final or state in ("seen", "skipped"):
             self._active.pop(number, None)
         else:

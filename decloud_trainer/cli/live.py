@@ -68,8 +68,8 @@ class Teller:
 
     def event(self, told: Told) -> None:
         entry = told.entry
-        state = "problem" if told.problem else entry.state.value if told.moved else "waiting"
-        log.info("round %s %s", entry.key.round_id, state_text(state, entry.reason))
+        state = said_of(told)
+        log_event(told)
         if self._quiet_skips and entry.state.value == "skipped" and not told.problem:
             return
         if self._as_json:
@@ -97,6 +97,23 @@ class Teller:
         if self._drawn:
             click.echo("\r" + " " * self._drawn + "\r", nl=False)
             self._drawn = 0
+
+
+def said_of(told: Told) -> str:
+    """The event in a word: the state that was reached, ``waiting`` or ``problem``."""
+    if told.problem:
+        return "problem"
+    return told.entry.state.value if told.moved else "waiting"
+
+
+def log_event(told: Told) -> None:
+    entry, fields = told.entry, event_json(told)
+    log.info(
+        "round %s %s",
+        entry.key.round_id,
+        state_text(said_of(told), entry.reason),
+        extra={"event": fields["event"], "fields": fields},
+    )
 
 
 def mark_of(told: Told) -> str:

@@ -9,19 +9,25 @@ import sys
 from pathlib import Path
 
 from decloud_trainer.files import log_dir, make_private_dir
+from decloud_trainer.watching.loglines import JsonLines
 
 MAX_LOG_BYTES, KEPT_LOGS = 5_000_000, 3
 
 
-def start_logging(name: str, *, verbose: bool) -> Path:
+def start_logging(name: str, *, verbose: bool, as_json: bool = False) -> Path:
     """Log to ``NAME.log`` in the log folder (mode 0600), and to stderr: warnings, or all with
-    `verbose`. The file's path."""
+    `verbose`. The file's path.
+
+    Args:
+        as_json: the file's lines are JSON objects.
+    """
     path = make_private_dir(log_dir()) / f"{name}.log"
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     keeper = logging.handlers.RotatingFileHandler(
         path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8"
     )
-    keeper.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    keeper.setFormatter(JsonLines() if as_json else plain)
     screen = logging.StreamHandler(sys.stderr)
     screen.setLevel(logging.INFO if verbose else logging.WARNING)
     # What the commands print themselves is not printed twice.

@@ -59,7 +59,8 @@ async def run_session(session: Session) -> None:
     from decloud_trainer.wiring import known_wallet, open_trainer
 
     settings = session.settings
-    log_path = start_logging("daemon", verbose=session.verbose)
+    as_json = settings.log_format == "json"
+    log_path = start_logging("daemon", verbose=session.verbose, as_json=as_json)
     until = _ended_by_signals()
     known_wallet(settings, session.keypair)  # what a newcomer lacks first is named first
     notes = await asyncio.to_thread(_check_pins, settings)
