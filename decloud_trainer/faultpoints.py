@@ -42,6 +42,8 @@ JOURNAL_WRITES: Final = {
     "catch_up": "has every round looked at after a start",
     "record_intent": "keeps a signed transaction, before it is sent",
     "settle_intent": "keeps what became of it",
+    "record_transfer": "keeps a signed transfer to the cold address, before it is sent",
+    "settle_transfer": "keeps what became of it",
     "ask": "leaves a command's request",
     "answer": "answers one",
     "set_mark": "keeps a session's mark",
@@ -57,7 +59,7 @@ JOBS_WRITES: Final = {
     "requeue": "queues a failed or interrupted attempt again",
     "finish": "keeps a job's end",
 }
-TRANSACTIONS: Final = ("join", "submit", "claim")
+TRANSACTIONS: Final = ("join", "submit", "claim", "transfer")
 # The states of a row that isn't final, each of which has a step.
 STEPS: Final = (
     "seen",

@@ -6,6 +6,7 @@
    and is never written to.
 3. A simulation takes no more out of the wallet than the fee and, for a join, the rent of our
    submission's account, and leaves that as it should be: joined, handed in with our CID, claimed.
+   A transfer takes what it says, and brings it to an account that holds nothing but lamports.
 4. The ceilings of the settings hold (`rounds.spending`), for the day also over restarts, since what
    was spent stands in the journal.
 
@@ -93,7 +94,8 @@ class Guard:
         self._wallet = wallet
         me = v1.as_pubkey(wallet.pubkey)
         named = None if referrer is None else v1.as_pubkey(referrer)
-        self._wanted = Wanted(me, program, named)
+        cold = None if ceilings.cold is None else v1.as_pubkey(ceilings.cold.address)
+        self._wanted = Wanted(me, program, named, cold)
         self._ceilings = ceilings
         self._book = book
         self._rents: dict[int, int] = {}
@@ -119,7 +121,7 @@ class Guard:
         checked_fee(message, action, self._wanted)
         purchase = Purchase(action.kind, action.round_id, cost, balance)
         async with self._one_at_a_time:
-            await self._check_ceilings(purchase, fee)
+            await self._check_ceilings(action, purchase, fee)
             signature = Signature.from_bytes(self._wallet.sign(bytes(message)))
             now = self._book.clock()
             self._signed[str(signature)] = Spent(
@@ -127,7 +129,7 @@ class Guard:
             )
         return Transaction.populate(message, [signature]), last_valid_height
 
-    async def _check_ceilings(self, purchase: Purchase, fee: int) -> None:
+    async def _check_ceilings(self, action: Action, purchase: Purchase, fee: int) -> None:
         now = self._book.clock()
         past = await self._book.past(purchase.round_id, now - 24 * 3600.0)
         known = {spent.signature for spent in past}
@@ -144,9 +146,8 @@ class Guard:
             join_cost=fee + await self._rent_of(SUBMISSION_BYTES),
         )
         if reason:
-            kind = purchase.kind.value
             raise SpendingRefused(
-                f"not signed, to {kind} round {purchase.round_id}: {reason}",
+                f"not signed, to {action}: {reason}",
                 hint="`decloud-trainer config --show` shows the ceilings",
             )
 
@@ -170,6 +171,8 @@ class Guard:
             look += 1
 
     async def _look(self, action: Action, draft: Message, fee: int) -> tuple[int, int]:
+        if action.kind is ActionKind.TRANSFER:
+            return await self._look_at_transfer(action, draft, fee)
         me, program = self._wanted.wallet, self._wanted.program
         round_address = v1.round_address(action.round_id, program)[0]
         submission_address = v1.submission_address(action.round_id, me, program)[0]
@@ -190,9 +193,39 @@ class Guard:
         cost = balance - (after[0].lamports if after[0] is not None else 0)
         if cost > most:
             raise SpendingRefused(
-                f"not signed, to {action.kind.value} round {action.round_id}: a simulation "
-                f"takes {format_sol(cost)} out of the wallet, and not {format_sol(most)} at most",
+                f"not signed, to {action}: a simulation takes {format_sol(cost)} out of the "
+                f"wallet, and not {format_sol(most)} at most",
                 hint="the program, or the endpoint, isn't what it was; nothing was spent",
+            )
+        return balance, cost
+
+    async def _look_at_transfer(self, action: Action, draft: Message, fee: int) -> tuple[int, int]:
+        me, cold = self._wanted.wallet, self._wanted.cold
+        assert cold is not None, "the bytes were checked"
+        raw = bytes(Transaction.populate(draft, [Signature.default()]))
+        before, after = await asyncio.gather(
+            self._rpc.accounts([me, cold]), self._rpc.simulated(raw, [me, cold])
+        )
+        balance = before[0].lamports if before[0] is not None else 0
+        there = before[1]
+        if there is not None and (there.owner != v1.SYSTEM_PROGRAM or there.data):
+            raise SpendingRefused(
+                f"not signed, to {action}: that address belongs to the program {there.owner}, "
+                "and what is sent there might be lost",
+                hint="set cold_address to a wallet's own address, not a token account's",
+            )
+        most = action.lamports + fee
+        if isinstance(after, Failure):
+            return balance, most
+        cost = balance - (after[0].lamports if after[0] is not None else 0)
+        arrived = (after[1].lamports if after[1] is not None else 0) - (
+            there.lamports if there is not None else 0
+        )
+        if cost > most or arrived != action.lamports:
+            raise SpendingRefused(
+                f"not signed, to {action}: a simulation takes {format_sol(cost)} out of the "
+                f"wallet, and {format_sol(arrived)} arrive",
+                hint="the endpoint isn't what it was; nothing was sent",
             )
         return balance, cost
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
+from solders.system_program import TransferParams, transfer
 from solders.transaction import Transaction
 
 from decloud_trainer.chain import v1
@@ -146,6 +147,14 @@ class SolanaSender:
         trainer = self._wallet.pubkey
         if action.kind is ActionKind.JOIN:
             return v1.join_round(action.round_id, trainer, self._program)
+        if action.kind is ActionKind.TRANSFER:
+            return transfer(
+                TransferParams(
+                    from_pubkey=v1.as_pubkey(trainer),
+                    to_pubkey=v1.as_pubkey(action.to),
+                    lamports=action.lamports,
+                )
+            )
         if action.kind is ActionKind.SUBMIT:
             return v1.submit_gradients(action.round_id, action.cid, trainer, program=self._program)
         return await self._generation.claim_reward(action.round_id)
@@ -299,5 +308,4 @@ def _fee_and_change(record: Mapping[str, Any], payer: str) -> tuple[int, int]:
 
 
 def _named(intent: Intent) -> str:
-    action = intent.action
-    return f"{action.kind.value} of round {action.round_id} ({intent.signature})"
+    return f"{intent.action} ({intent.signature})"

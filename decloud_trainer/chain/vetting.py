@@ -2,7 +2,8 @@
 
 Nothing here trusts the code that built them: the instruction is decoded again, and each account is
 derived again from what the action means. Only the network's join, submission and claim for this
-wallet pass, beside them a compute budget whose priority fee is no higher than the action allows.
+wallet pass, beside them a compute budget whose priority fee is no higher than the action allows;
+and a plain transfer to the user's cold address.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 from solders.instruction import CompiledInstruction
 from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.system_program import TransferParams, transfer
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.codec import Idl, InstructionLayout
@@ -37,11 +39,13 @@ class Wanted:
 
     Attributes:
         referrer: the only account besides the treasury that a claim may name as one.
+        cold: the only one that lamports may be transferred to; None: none may.
     """
 
     wallet: Pubkey
     program: Pubkey
     referrer: Pubkey | None = None
+    cold: Pubkey | None = None
 
 
 def checked_fee(message: Message, action: Action, wanted: Wanted) -> int:
@@ -53,19 +57,24 @@ def checked_fee(message: Message, action: Action, wanted: Wanted) -> int:
     header, keys = message.header, message.account_keys
     if header.num_required_signatures != 1 or keys[0] != wanted.wallet:
         raise _refused(action, "it isn't signed and paid by this wallet alone")
+    transfers = action.kind is ActionKind.TRANSFER
+    called = v1.SYSTEM_PROGRAM if transfers else wanted.program
     ours: list[CompiledInstruction] = []
     budget: dict[int, int] = {}
     for instruction in message.instructions:
         program = keys[instruction.program_id_index]
-        if program == wanted.program:
+        if program == called:
             ours.append(instruction)
         elif program == COMPUTE_BUDGET:
             _note_budget(bytes(instruction.data), bytes(instruction.accounts), budget, action)
         else:
             raise _refused(action, f"it calls the foreign program {program}")
     if len(ours) != 1:
-        raise _refused(action, f"it has {len(ours)} instructions of the network's program")
-    _check_instruction(message, ours[0], action, wanted)
+        raise _refused(action, f"it has {len(ours)} instructions of the program {called}")
+    if transfers:
+        _check_transfer(message, ours[0], action, wanted)
+    else:
+        _check_instruction(message, ours[0], action, wanted)
     priority = _priority(budget)
     if priority > action.tip.most_lamports:
         raise _refused(action, f"its priority fee is {priority} lamports")
@@ -109,6 +118,23 @@ def _check_instruction(
     layouts = [Idl.load(generation).instructions[name] for generation in v1.GENERATIONS]
     if not any(_fits(layout, given, writable, action, wanted) for layout in layouts):
         raise _refused(action, "its accounts aren't those that it needs")
+
+
+def _check_transfer(
+    message: Message, instruction: CompiledInstruction, action: Action, wanted: Wanted
+) -> None:
+    """It moves the action's lamports from the wallet to the cold address."""
+    if wanted.cold is None or wanted.cold == wanted.wallet or action.to != str(wanted.cold):
+        raise _refused(action, "that isn't the cold address")
+    if action.lamports <= 0:
+        raise _refused(action, "it would move nothing")
+    expected = transfer(
+        TransferParams(from_pubkey=wanted.wallet, to_pubkey=wanted.cold, lamports=action.lamports)
+    )
+    given = [message.account_keys[index] for index in bytes(instruction.accounts)]
+    fits = given == [meta.pubkey for meta in expected.accounts]
+    if not fits or bytes(instruction.data) != bytes(expected.data):
+        raise _refused(action, "it would move something else")
 
 
 def _writable(message: Message) -> set[Pubkey]:
@@ -164,7 +190,6 @@ def _accounts(action: Action, wanted: Wanted) -> dict[str, Pubkey | None]:
 
 def _refused(action: Action, why: str) -> SpendingRefused:
     return SpendingRefused(
-        f"not signed: the transaction to {action.kind.value} round {action.round_id} is not what "
-        f"it should be: {why}",
+        f"not signed: the transaction to {action} is not what it should be: {why}",
         hint="this is a defect, or the program's files were changed; nothing was spent",
     )

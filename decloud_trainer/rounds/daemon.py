@@ -13,8 +13,9 @@ from typing import Any
 
 from decloud_trainer.errors import CorruptionError, DecloudError, NetworkError
 from decloud_trainer.faultpoints import reach
+from decloud_trainer.rounds.coldstore import store_excess
 from decloud_trainer.rounds.engine import Busy, Engine
-from decloud_trainer.rounds.entry import Entry, Request
+from decloud_trainer.rounds.entry import Entry, Request, State
 from decloud_trainer.rounds.gate import Gate, Wish
 from decloud_trainer.rounds.intake import Scope, sweep, take_request
 from decloud_trainer.rounds.journal import PAUSED_UNTIL, WISH, Journal
@@ -31,6 +32,9 @@ LONGEST_SLEEP_S = 1.0
 # Steps at once beside those that train: months of rounds may be due together at the start, and
 # endpoints limit their callers.
 MOST_STEPS = 16
+# Looks at the balance for the cold address, besides those after each claim; and at the clock for
+# the sweep.
+STORE_S, SWEEP_LOOK_S = 300.0, 60.0
 # After trouble with the network, and after a failure that no step could record.
 NETWORK_PAUSE_S = 5.0
 FAILURE_PAUSE_S = 5.0
@@ -64,6 +68,7 @@ class Daemon:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._most_steps = MOST_STEPS + engine.parts.terms.max_concurrent_rounds
         self._wake = asyncio.Event()
+        self._paid = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
 
     async def run(self, until: asyncio.Event) -> None:
@@ -78,7 +83,13 @@ class Daemon:
         await self._journal(Journal.catch_up, self._any)
         self._followed.update(await self._journal(Journal.active_ids, self._any))
         self._broken = asyncio.get_running_loop().create_future()
-        loops = (self._watching, self._scheduling, self._requests, self._sweeping)
+        loops = (
+            self._watching,
+            self._scheduling,
+            self._requests,
+            self._sweeping,
+            self._storing,
+        )
         await self._journal(Journal.set_mark, WISH, None)  # it was for an earlier daemon
         tasks = [asyncio.create_task(_outlive(loop)) for loop in loops]
         stopping = asyncio.create_task(self._stopping(until))
@@ -156,7 +167,9 @@ class Daemon:
     def _start(self, entry: Entry) -> None:
         async def advance() -> None:
             try:
-                await self._engine.advance(entry)
+                after = await self._engine.advance(entry)
+                if after.state is State.CLAIMED:
+                    self._paid.set()
             except Busy:
                 pass
             except CorruptionError as error:
@@ -218,7 +231,23 @@ class Daemon:
                 continue
             pause = NETWORK_PAUSE_S
             self._wake.set()
-            await asyncio.sleep(SWEEP_S)
+            due = self._clock() + SWEEP_S  # by the clock: a machine that slept is late, not behind
+            while (left := due - self._clock()) > 0:  # noqa: ASYNC110  the clock tells nobody
+                await asyncio.sleep(min(left, SWEEP_LOOK_S))
+
+    async def _storing(self) -> None:
+        pause = NETWORK_PAUSE_S
+        while True:
+            self._paid.clear()
+            try:
+                await store_excess(self._engine.parts, self._any)
+            except NetworkError as error:
+                log.warning("looking for what exceeds the float: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 600.0)
+                continue
+            pause = NETWORK_PAUSE_S
+            await _wait(self._paid, STORE_S)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -262,6 +291,7 @@ async def run_once(engine: Engine, scope: Scope) -> None:
             await journal(Journal.saw, scope.key(round_id), fresh)
     while due := await journal(Journal.due, scope.key(0), parts.clock()):
         await asyncio.gather(*(engine.advance(entry) for entry in due))
+    await store_excess(parts, scope.key(0))
 
 
 async def run_until(engine: Engine, entry: Entry, arrived: Callable[[Entry], bool]) -> Entry:

@@ -35,6 +35,7 @@ from decloud_trainer.rounds.entry import (
     takes_slot,
 )
 from decloud_trainer.rounds.journal_rows import (
+    MIGRATIONS,
     SCHEMA,
     SCHEMA_VERSION,
     entry_of,
@@ -474,6 +475,15 @@ class Journal:
         """What a reading query of this room's own modules finds, such as those of `figures`."""
         return self._read(query, *values)
 
+    def change(self, name: str, query: str, *values: Any) -> None:
+        """One write of this room's own modules, durable when this returns.
+
+        Args:
+            name: of its fault points.
+        """
+        with self._transaction(name):
+            self._db.execute(query, values)
+
     # Internals
 
     def _create(self) -> None:
@@ -483,6 +493,12 @@ class Journal:
                 for statement in SCHEMA.split(";\n"):
                     if statement.strip():
                         self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version < SCHEMA_VERSION:
+                for step in MIGRATIONS[version - 1 :]:
+                    for statement in step.split(";\n"):
+                        if statement.strip():
+                            self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version > SCHEMA_VERSION:
                 raise DecloudError(

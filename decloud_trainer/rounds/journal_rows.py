@@ -21,7 +21,24 @@ from decloud_trainer.rounds.model import (
 )
 from decloud_trainer.rounds.spending import Spent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+_TRANSFERS = """
+-- Transactions of no round: what was sent to the cold address. As intents otherwise.
+CREATE TABLE transfers (
+    signature TEXT PRIMARY KEY,
+    genesis TEXT NOT NULL, program TEXT NOT NULL, wallet TEXT NOT NULL,
+    address TEXT NOT NULL, lamports INTEGER NOT NULL,
+    raw BLOB NOT NULL, last_valid_height INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    state TEXT NOT NULL, slot INTEGER, fee INTEGER NOT NULL, change INTEGER NOT NULL,
+    error_name TEXT NOT NULL, error_number INTEGER, error TEXT NOT NULL
+) STRICT;
+-- At most one may be under way for a wallet: no account on chain forbids a second one.
+CREATE UNIQUE INDEX transfers_open ON transfers(genesis, wallet) WHERE state = 'open';
+"""
+# What makes version 2 of version 1, and so on.
+MIGRATIONS = (_TRANSFERS,)
 
 SCHEMA = """
 CREATE TABLE rounds (
@@ -65,7 +82,7 @@ CREATE TABLE requests (
 -- What a session and its steering leave behind, by name, as JSON.
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE INDEX requests_new ON requests(id) WHERE state = 'new';
-"""
+""" + "".join(MIGRATIONS)
 
 # SQLite's integers are signed and 64 bits wide, a round's id is not signed.
 _SIGN = 1 << 63

@@ -95,6 +95,11 @@ class ActionKind(enum.Enum):
     JOIN = "join"
     SUBMIT = "submit"
     CLAIM = "claim"
+    TRANSFER = "transfer"  # of what exceeds the float, to the user's cold address: of no round
+
+
+NO_ROUND = -1
+"""The round of an action that is of none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ class Action:
     """What a transaction is to do; `cid` is set for SUBMIT alone.
 
     Attributes:
+        to, lamports: of a TRANSFER, whose round is NO_ROUND.
         tip: what it may pay to be early; no part of what it does.
     """
 
@@ -125,6 +131,13 @@ class Action:
     round_id: int
     cid: str = ""
     tip: Tip = field(default=NO_TIP, compare=False)
+    to: str = ""
+    lamports: int = 0
+
+    def __str__(self) -> str:
+        if self.kind is ActionKind.TRANSFER:
+            return f"transfer {self.lamports} lamports to {self.to}"
+        return f"{self.kind.value} round {self.round_id}"
 
 
 @dataclass(frozen=True, slots=True)

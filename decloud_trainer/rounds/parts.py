@@ -13,6 +13,7 @@ from decloud_trainer.rounds.gate import Gate
 from decloud_trainer.rounds.journal import JournalThread
 from decloud_trainer.rounds.policy import Terms
 from decloud_trainer.rounds.ports import Chain, Pins, Sender
+from decloud_trainer.rounds.spending import ColdStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Parts:
         max_cached_bytes: what models may take on the disk that no round in work needs.
         clock: unix seconds of the chain, which its deadlines are in.
         to_local: from the chain's time to this machine's.
+        cold: where what exceeds the float goes; None: it stays.
         prepared: reports of data that was found ready, by the digest of what was wanted.
     """
 
@@ -83,6 +85,7 @@ class Parts:
     gate: Gate = field(default_factory=Gate)
     prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
     max_cached_bytes: int = 2 * 10**9
+    cold: ColdStore | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,19 @@ DAY_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
+class ColdStore:
+    """An address whose key isn't on this machine, for what exceeds the float.
+
+    Attributes:
+        address: base58.
+        kept_lamports: the float: no transfer leaves less.
+    """
+
+    address: str
+    kept_lamports: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ceilings:
     """In lamports; 0 means no ceiling.
 
@@ -20,12 +33,14 @@ class Ceilings:
         round: what all transactions of a round may; a claim that pays is never held up by it.
         day: what may be spent in 24 hours; binds joins, since whoever has joined must finish.
         floor: what a join must leave in the wallet, so that claims can be paid.
+        cold: where a transfer may go; None: there is none.
     """
 
     transaction: int = 0
     round: int = 0
     day: int = 0
     floor: int = 0
+    cold: ColdStore | None = None
 
 
 NO_CEILINGS = Ceilings()
@@ -71,6 +86,8 @@ def against(
         join_cost: lamports that a join whose fate is open is taken to cost.
     """
     cost = purchase.cost_lamports
+    if purchase.kind is ActionKind.TRANSFER:
+        return _against_transfer(purchase, ceilings, past, join_cost)
     if cost <= 0:
         return ""
     if 0 < ceilings.transaction < cost:
@@ -90,6 +107,23 @@ def against(
         return (
             f"the wallet would be left with {format_sol(left)}, less than the floor_balance "
             f"{format_sol(ceilings.floor)} that is kept for claims"
+        )
+    return ""
+
+
+def _against_transfer(
+    purchase: Purchase, ceilings: Ceilings, past: Iterable[Spent], join_cost: int
+) -> str:
+    """It isn't spending, so no ceiling holds it up; but it takes nothing that is needed here."""
+    if ceilings.cold is None:
+        return "no cold_address is set"
+    under_way = sum(_lamports(spent, join_cost) for spent in past if spent.lamports is None)
+    left = purchase.balance_lamports - purchase.cost_lamports - under_way
+    kept = max(ceilings.cold.kept_lamports, ceilings.floor)
+    if left < kept:
+        return (
+            f"the wallet would be left with {format_sol(left)} of the {format_sol(kept)} that "
+            "sweep_above keeps"
         )
     return ""
 

@@ -1,0 +1,89 @@
+"""The journal's transfers to the cold address: transactions that are of no round.
+
+Functions for a `JournalThread`. A transfer is here before it is sent, and at most one of a wallet
+is open at any time: nothing on chain would forbid a second one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from decloud_trainer.rounds.entry import RowKey, SentIntent
+from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.journal_rows import key_values, outcome_of
+from decloud_trainer.rounds.model import NO_ROUND, Action, ActionKind, Intent, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One of them.
+
+    Attributes:
+        scope: whose it is; its round_id is NO_ROUND.
+    """
+
+    scope: RowKey
+    sent: SentIntent
+
+
+def record(journal: Journal, scope: RowKey, intent: Intent, now: float) -> None:
+    """Durable when this returns; only then may it be sent. The same bytes may come again after
+    they were refused unsent."""
+    action = intent.action
+    journal.change(
+        "record_transfer",
+        "INSERT INTO transfers VALUES"
+        " (?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', NULL, 0, 0, '', NULL, '')"
+        " ON CONFLICT (signature) DO UPDATE SET state = 'open'"
+        " WHERE state = 'rejected' AND slot IS NULL",
+        intent.signature,
+        *key_values(scope)[:3],
+        action.to,
+        action.lamports,
+        intent.raw,
+        intent.last_valid_height,
+        now,
+    )
+
+
+def settle(journal: Journal, intent: Intent, outcome: Outcome) -> None:
+    journal.change(
+        "settle_transfer",
+        "UPDATE transfers SET state = ?, slot = ?, fee = ?, change = ?, error_name = ?,"
+        " error_number = ?, error = ? WHERE signature = ?",
+        outcome.state.value,
+        outcome.slot,
+        outcome.fee_lamports,
+        outcome.wallet_change_lamports,
+        outcome.error_name,
+        outcome.error_number,
+        outcome.error,
+        intent.signature,
+    )
+
+
+def under_way(journal: Journal, scope: RowKey) -> Intent | None:
+    """The wallet's transfer whose fate isn't known, on the scope's network."""
+    rows = journal.rows(
+        "SELECT * FROM transfers WHERE genesis = ? AND wallet = ? AND state = 'open'",
+        scope.genesis,
+        scope.wallet,
+    )
+    return _intent_of(rows[0]) if rows else None
+
+
+def transfers(journal: Journal) -> list[Transfer]:
+    """Of all wallets and networks, oldest first."""
+    return [
+        Transfer(
+            RowKey(row["genesis"], row["program"], row["wallet"], NO_ROUND),
+            SentIntent(NO_ROUND, _intent_of(row), row["created_at"], outcome_of(row)),
+        )
+        for row in journal.rows("SELECT * FROM transfers ORDER BY rowid")
+    ]
+
+
+def _intent_of(row: sqlite3.Row) -> Intent:
+    action = Action(ActionKind.TRANSFER, NO_ROUND, to=row["address"], lamports=row["lamports"])
+    return Intent(action, row["signature"], row["raw"], row["last_valid_height"])
