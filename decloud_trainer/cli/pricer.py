@@ -221,34 +221,16 @@ def price(
     chain: str, version: str | None, device: str, threads: int, as_json: bool, **inputs: float
 ) -> None:
     """Price a European put and call; beside it the closed formula's prices."""
-    import torch
+    from decloud_trainer.training.pricing.evaluation import quote
 
-    from decloud_trainer.training.pricing.options import INPUTS, call_from_put, put_price
-
-    opened = _opened(chain, version, device, threads)
-    opened.check_within(inputs)
-    contract = torch.tensor([[inputs[name] for name in INPUTS]], dtype=torch.float64)
-    put, exact = opened.put_prices(contract), put_price(contract)
-    facts = {
-        "put": float(put),
-        "call": float(call_from_put(contract, put)),
-        "formula_put": float(exact),
-        "formula_call": float(call_from_put(contract, exact)),
-    }
+    found = quote(_opened(chain, version, device, threads), inputs)
     if as_json:
-        print_json({**inputs, **facts})
+        print_json({**inputs, **found.to_json()})
         return
+    rows = [("put", found.put, found.formula_put), ("call", found.call, found.formula_call)]
     print_table(
         ["", "Network", "Black-Scholes", "Difference"],
-        [
-            [
-                name,
-                f"{facts[name]:.4f}",
-                f"{facts[other]:.4f}",
-                f"{facts[name] - facts[other]:+.4f}",
-            ]
-            for name, other in (("put", "formula_put"), ("call", "formula_call"))
-        ],
+        [[name, f"{own:.4f}", f"{exact:.4f}", f"{own - exact:+.4f}"] for name, own, exact in rows],
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from decloud_trainer.training.pricing.options import put_price
+from decloud_trainer.training.pricing.options import INPUTS, call_from_put, put_price
 from decloud_trainer.training.pricing.pricer import GbmCVNNPricer
 from decloud_trainer.training.pricing.simulation import ContractSampler, path_generator
 from decloud_trainer.training.values import Json, as_json
@@ -67,6 +68,36 @@ def evaluated(pricer: GbmCVNNPricer, count: int, seed: int) -> Evaluation:
         monte_carlo_rmse=float((mean - exact).square().mean().sqrt()),
         standard_error=float(bar.square().mean().sqrt()),
         within=float(((mean - exact).abs() <= 2 * bar).double().mean()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Prices of one contract: the network's and the closed formula's."""
+
+    put: float
+    call: float
+    formula_put: float
+    formula_call: float
+
+    def to_json(self) -> Json:
+        return as_json(self)  # type: ignore[no-any-return]
+
+
+def quote(pricer: GbmCVNNPricer, inputs: Mapping[str, float]) -> Quote:
+    """Price a contract, given input by input.
+
+    Raises:
+        SettingsError: it is outside of the bounds that the pricer was trained in.
+    """
+    pricer.check_within(inputs)
+    contract = torch.tensor([[inputs[name] for name in INPUTS]], dtype=torch.float64)
+    put, exact = pricer.put_prices(contract), put_price(contract)
+    return Quote(
+        put=float(put),
+        call=float(call_from_put(contract, put)),
+        formula_put=float(exact),
+        formula_call=float(call_from_put(contract, exact)),
     )
 
 
