@@ -19,8 +19,10 @@ from decloud_trainer.names import dataset_key
 if TYPE_CHECKING:
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.generation import Generation
+    from decloud_trainer.chain.health import Health
     from decloud_trainer.chain.rpc import Rpc
     from decloud_trainer.chain.wallet import FoundWallet, Wallet
+    from decloud_trainer.chain.watch import RoundWatch
     from decloud_trainer.ipfs.pins import PinService
     from decloud_trainer.localnet.options import Endpoints
     from decloud_trainer.rounds.engine import Engine, Told
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from decloud_trainer.rounds.intake import Scope
     from decloud_trainer.rounds.parts import Progress, TrainingPlan
     from decloud_trainer.rounds.policy import Terms
-    from decloud_trainer.rounds.ports import Pins, Watch
+    from decloud_trainer.rounds.ports import Pins
     from decloud_trainer.rounds.spending import Ceilings
     from decloud_trainer.rounds.watchdog import Patience
 
@@ -70,16 +72,18 @@ class Trainer:
     Attributes:
         followed: ids of the rounds we are in; the daemon keeps it, the watch reads it.
         generation: the program's generation, in words.
+        endpoints: host and record of each RPC endpoint.
     """
 
     settings: Settings
     wallet: Wallet
     chain: SolanaChain
     engine: Engine
-    watch: Watch
+    watch: RoundWatch
     followed: set[int]
     scope: Scope
     generation: str
+    endpoints: Callable[[], list[tuple[str, Health]]]
 
 
 def journal_path() -> Path:
@@ -180,6 +184,13 @@ def pins_of(settings: Settings) -> Pins:
         pin_services_of(settings),
         availability_s=settings.availability_wait,
     )
+
+
+def gateway_scores(settings: Settings) -> dict[str, float]:
+    """What each IPFS gateway may cost, in seconds, as was last seen; for display."""
+    from decloud_trainer.ipfs.scores import Scores
+
+    return Scores(cache_dir() / "gateways.json").of(services(settings).gateways)
 
 
 def pin_services_of(settings: Settings) -> list[PinService]:
@@ -534,6 +545,7 @@ async def open_trainer(
             followed=followed,
             scope=scope,
             generation=await _described(generation),
+            endpoints=rpc.health,
         )
 
 

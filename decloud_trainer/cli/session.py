@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -14,15 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from decloud_trainer.cli.live import fraction
 from decloud_trainer.cli.notify import announced
 from decloud_trainer.cli.output import clock_time, folded, is_dumb, print_json
+from decloud_trainer.cli.watched import watched
 from decloud_trainer.errors import DecloudError, NetworkError, PinRefused, SettingsError
 
 if TYPE_CHECKING:
     from decloud_trainer.cli.board import Board
     from decloud_trainer.cli.live import Teller
     from decloud_trainer.config import Settings
+    from decloud_trainer.rounds.engine import Told
+    from decloud_trainer.rounds.parts import Progress
+    from decloud_trainer.watching.notices import Notice
     from decloud_trainer.wiring import Trainer
+
+log = logging.getLogger(__name__)
 
 # Between two looks whether the endpoint still serves the network of the start.
 GUARD_S = 15.0
@@ -56,6 +64,7 @@ async def run_session(session: Session) -> None:
     """The daemon with its output, until SIGINT, SIGTERM or what ends the session."""
     from decloud_trainer.cli.logs import start_logging
     from decloud_trainer.rounds.daemon import Daemon, run_once
+    from decloud_trainer.watching.tally import Tally
     from decloud_trainer.wiring import known_wallet, open_trainer
 
     settings = session.settings
@@ -64,12 +73,25 @@ async def run_session(session: Session) -> None:
     until = _ended_by_signals()
     known_wallet(settings, session.keypair)  # what a newcomer lacks first is named first
     notes = await asyncio.to_thread(_check_pins, settings)
-    output = _output(session)
+    output, tally = _output(session), Tally()
+
+    def on_event(told: Told) -> None:
+        tally.event(told)
+        output.event(told)
+
+    def on_progress(told: Progress) -> None:
+        tally.progress(told, fraction(told.values))
+        output.progress(told, time.monotonic())
+
+    def on_notice(notice: Notice) -> None:
+        if session.as_json:
+            print_json(notice.to_json())
+
     async with open_trainer(
         settings,
         session.keypair,
-        on_event=output.event,
-        on_progress=lambda told: output.progress(told, time.monotonic()),
+        on_event=on_event,
+        on_progress=on_progress,
     ) as trainer:
         trainer.engine.parts.gate.max_rounds = session.max_rounds
         await _greet(trainer, session, str(log_path), notes)
@@ -85,11 +107,13 @@ async def run_session(session: Session) -> None:
                     finish_at=session.finish_at,
                 )
                 listening = announced(f"listening for rounds on {settings.network}")
-                async with _guarded(trainer, until), _noted(trainer), listening:
+                watching = watched(trainer, tally, on_notice)
+                async with _guarded(trainer, until), _noted(trainer), watching, listening:
                     await daemon.run(until)
         if not session.as_json:
             now = clock_time(time.time())
             click.echo(f"[{now}] stopping; rounds go on where they are at the next start")
+    log.info("stopped", extra={"event": "stopped"})
     if session.as_json:
         print_json({"event": "stopped"})
 
@@ -305,6 +329,7 @@ async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[
         "generation": trainer.generation,
     }
     notes = [*trainer.wallet.warnings, *_untrainable(trainer), *notes]
+    log.info("started for %s", facts["wallet"], extra={"event": "started", "fields": facts})
     if session.as_json:
         print_json({"event": "started", **facts, "log": log_path, "notes": notes})
         return
