@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from decloud_trainer import __version__
 from decloud_trainer.chain.health import Health
+from decloud_trainer.errors import NetworkError
 from decloud_trainer.rounds.entry import RowKey
 from decloud_trainer.rounds.figures import counts, lately
 from decloud_trainer.rounds.journal import SESSION, Journal, JournalThread
@@ -38,7 +39,7 @@ class Sources:
         gateways: URL and score of each IPFS gateway.
         alarms: those that are on.
         looked_s: seconds since the watchdog's last look that succeeded.
-        round_cost: lamports; None until it is known.
+        round_cost: lamports that taking part costs; may raise a NetworkError.
     """
 
     journal: JournalThread
@@ -52,7 +53,7 @@ class Sources:
     gateways: Callable[[], Mapping[str, float]]
     alarms: Callable[[], Sequence[Alarm]]
     looked_s: Callable[[], float]
-    round_cost: Callable[[], int | None]
+    round_cost: Callable[[], Awaitable[int]]
     fresh_s: float = FRESH_S
 
 
@@ -90,7 +91,7 @@ async def samples(sources: Sources) -> list[Sample]:
         Sample("decloud_rent_lamports_total", found.rent_lamports),
         Sample("decloud_fees_lamports_total", found.fees_lamports),
         *_balance(session, key),
-        *_cost(sources.round_cost()),
+        *await _cost(sources),
         Sample("decloud_last_event_timestamp_seconds", last.last_event_at),
         Sample("decloud_chain_silence_seconds", sources.silent_s()),
         Sample("decloud_subscription_up", sources.is_subscribed()),
@@ -108,9 +109,11 @@ def _balance(session: Any, key: RowKey) -> Iterator[Sample]:
         yield Sample("decloud_balance_lamports", session["balance"])
 
 
-def _cost(lamports: int | None) -> Iterator[Sample]:
-    if lamports is not None:
-        yield Sample("decloud_round_cost_lamports", lamports)
+async def _cost(sources: Sources) -> list[Sample]:
+    try:
+        return [Sample("decloud_round_cost_lamports", await sources.round_cost())]
+    except NetworkError:  # not known yet, and not now
+        return []
 
 
 def _endpoints(endpoints: Sequence[tuple[str, Health]]) -> Iterator[Sample]:

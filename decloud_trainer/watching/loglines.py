@@ -92,9 +92,18 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     "rounds.intake": {"submission of round %s: %s": "sweep.unreadable"},
     "rounds.recall": {"what an inspection found can't be kept: %s": "models.unkept"},
     "rounds.training_jobs": {"progress of round %s can't be shown": "progress.unshown"},
-    "watching.notices": {"an alarm can't be told, it is tried again: %s": "notice.failed"},
-    "watching.server": {"the metrics can't be read: %s": "metrics.unread"},
-    "watching.watchman": {"the watchdog can't look: %s": "watchdog.failed"},
+    "watching.notices": {
+        "an alarm can't be told, it is tried again: %s": "notice.failed",
+        "notify_desktop is set, and nothing here shows notifications": "notice.no_desktop",
+    },
+    "watching.server": {
+        "the metrics can't be read: %s": "metrics.unread",
+        "metrics_port %d can't be used (%s): no metrics in this session": "metrics.unserved",
+    },
+    "watching.watchman": {
+        "the watchdog can't look: %s": "watchdog.failed",
+        "the watchdog's look broke down": "watchdog.broke",
+    },
 }
 
 

@@ -175,6 +175,20 @@ class Desktop:
         await run_briefly(words, b"", self._environ, self.name)
 
 
+def channels_of(webhook: str, command: Sequence[str], *, desktop: bool) -> list[Channel]:
+    """Those that are configured; an empty URL or command is none."""
+    found: list[Channel] = []
+    if webhook:
+        found.append(Webhook(webhook))
+    if command:
+        found.append(Command(command))
+    if desktop:
+        found.append(Desktop())
+        if Desktop.tool() is None:
+            log.warning("notify_desktop is set, and nothing here shows notifications")
+    return found
+
+
 def notice_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The few variables of `environ` that a notifying command gets."""
     return {

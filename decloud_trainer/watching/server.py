@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from decloud_trainer.errors import DecloudError, SettingsError
+from decloud_trainer.errors import DecloudError
 from decloud_trainer.watching.collecting import Sources, samples, troubles
 from decloud_trainer.watching.metrics import CONTENT_TYPE, exposition
 
@@ -24,23 +24,24 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def watched_at(port: int, sources: Sources) -> AsyncIterator[int]:
+async def watched_at(port: int, sources: Sources) -> AsyncIterator[int | None]:
     """Serve inside; the port, which differs from the given one only for 0 (any free one).
 
-    Raises:
-        SettingsError: the port can't be had.
-    """
+    A port that can't be had is logged, and the daemon earns without: None."""
     runner = web.AppRunner(make_app(sources), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
-            raise SettingsError(
-                f"metrics_port {port} can't be used: {error.strerror}",
-                hint="choose another one: decloud-trainer config --set metrics_port=9464",
-            ) from error
-        yield int(runner.addresses[0][1])
+            log.warning(
+                "metrics_port %d can't be used (%s): no metrics in this session",
+                port,
+                error.strerror,
+            )
+            yield None
+        else:
+            yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from decloud_trainer.errors import CorruptionError, DecloudError, NetworkError
+from decloud_trainer.errors import DecloudError, NetworkError
 from decloud_trainer.rounds.entry import RowKey
 from decloud_trainer.rounds.figures import ended, lately, unclaimed
 from decloud_trainer.rounds.journal import SESSION, Journal, JournalThread
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # The mark in the journal that holds what is wrong, for `status` and for the next session.
 WATCHDOG: Final = "watchdog"
-LOOK_S: Final = 30.0
+FIRST_LOOK_S, LOOK_S = 5.0, 30.0
 # What stays wrong is told again after so long; what comes and goes, at most so often.
 REMIND_S, QUIET_S = 24 * 3600.0, 3600.0
 
@@ -93,7 +94,12 @@ class Watchman:
         self._started_at = view.clock()
         self._known: dict[tuple[str, str], Ringing] = {}
         self._is_loaded = False
-        self.looked_at: float | None = None
+        self._looked_at = time.monotonic()
+
+    @property
+    def looked_s(self) -> float:
+        """Seconds since the latest look that succeeded, or since this began."""
+        return time.monotonic() - self._looked_at
 
     @property
     def ringing(self) -> tuple[Alarm, ...]:
@@ -101,19 +107,16 @@ class Watchman:
         return tuple(one.alarm for one in self._known.values() if one.is_on)
 
     async def keep_looking(self) -> None:
-        """For ever. A look that fails is logged; the next one may succeed.
-
-        Raises:
-            CorruptionError: the journal is damaged.
-        """
+        """For ever. A look that fails is logged; the next one may succeed."""
+        await asyncio.sleep(FIRST_LOOK_S)
         while True:
-            await asyncio.sleep(LOOK_S)
             try:
                 await self.look()
-            except CorruptionError:
-                raise
             except DecloudError as error:
                 log.warning("the watchdog can't look: %s", error)
+            except Exception:  # whoever watches must not stop watching
+                log.exception("the watchdog's look broke down")
+            await asyncio.sleep(LOOK_S)
 
     async def look(self) -> tuple[Alarm, ...]:
         """See what is wrong, and tell what is new; all that is wrong."""
@@ -130,7 +133,7 @@ class Watchman:
         }
         # Kept before it is told: a crash between the two must not tell it at every start.
         await journal(Journal.set_mark, WATCHDOG, mark)
-        self.looked_at = asyncio.get_running_loop().time()
+        self._looked_at = time.monotonic()
         for notice in notices:
             self._on_notice(notice)
         await self._notifier.tell(notices)
