@@ -61,7 +61,7 @@ def channels(settings: Settings) -> list[Channel]:
 
 
 async def _round_cost(trainer: Trainer) -> int:
-    from decloud_trainer.rounds.policy import total_costs
+    from decloud_trainer.rounds.prospects import total_costs
 
     return total_costs(await trainer.chain.costs())
 
