@@ -24,6 +24,7 @@ import filelock
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import home_dir, make_private_dir, sync_dir, write_atomic
 from decloud_trainer.kinds import (
+    ADDRESS,
     DATASETS,
     FLAG,
     MAPPINGS,
@@ -221,6 +222,15 @@ class Settings:
         SOL,
         "Most SOL that one transaction may pay to land early, when others do; 0: never",
         key="max_priority_fee",
+    )
+    cold_address: str = _setting(
+        "", ADDRESS, "Where what exceeds sweep_above is sent; empty: nowhere"
+    )
+    sweep_above_lamports: int = _setting(
+        0,
+        SOL,
+        "SOL that stay in the wallet when the rest goes to cold_address; 0: all",
+        key="sweep_above",
     )
 
     max_concurrent_rounds: int = _setting(1, count(1, 64), "Rounds worked on at once")
@@ -444,6 +454,7 @@ def load(
 
     settings = Settings(**values)
     _check_rewards(settings.min_reward_lamports, settings.max_reward_lamports)
+    _check_float(settings.sweep_above_lamports, settings.floor_balance_lamports)
     return Loaded(settings, sources, tuple(key for key in unknown if key != KEPT), path)
 
 
@@ -452,6 +463,14 @@ def _check_rewards(least: int, most: int) -> None:
         raise SettingsError(
             "max_reward is below min_reward, so no round could ever match",
             hint="set max_reward=0 for unlimited",
+        )
+
+
+def _check_float(kept: int, floor: int) -> None:
+    if 0 < kept <= floor:
+        raise SettingsError(
+            "sweep_above is no more than floor_balance, so nothing would be left to join with",
+            hint="set sweep_above to what some rounds cost, such as 0.1; 0 sends nothing",
         )
 
 
@@ -478,7 +497,14 @@ def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
         _check_rewards(
             *(parse(key, content.get(key) or 0, str(path)) for key in ("min_reward", "max_reward"))
         )
+        _check_float(*(_amount(content, key, path) for key in ("sweep_above", "floor_balance")))
         _write(path, content)
+
+
+def _amount(content: Mapping[str, Any], key: str, path: Path) -> int:
+    """Lamports, as they stand in the file or by default."""
+    found: int = parse(key, content[key], str(path)) if key in content else TABLE[key].default
+    return found
 
 
 @contextlib.contextmanager

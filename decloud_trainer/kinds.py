@@ -134,6 +134,20 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _address(value: Any) -> str:
+    """A Solana address, or nothing. The zero address is a program's: nobody has its key."""
+    import base58
+
+    text = _text(value)
+    try:
+        raw = base58.b58decode(text) if len(text) <= 44 else b""
+    except ValueError:
+        raw = b""
+    if text and (len(raw) != 32 or not any(raw)):
+        raise ValueError("must be a Solana address: 32 bytes in base58")
+    return text
+
+
 def _items(value: Any) -> list[str]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
@@ -187,6 +201,7 @@ def _mappings(value: Any) -> dict[str, str]:
 
 
 TEXT = Kind(_text)
+ADDRESS = Kind(_address)
 WORDS = Kind(_words, shlex.join)
 URL = Kind(_url)
 WS_URL = Kind(_ws_url)

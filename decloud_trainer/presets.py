@@ -32,7 +32,10 @@ ALWAYS_SAVED = (
     "learning_rate",
     "max_batches",
 )
+# A file from someone else mustn't say where money goes.
+NEVER_PRESET = ("preset", "cold_address", "sweep_above")
 SAVED_IF_SET = (
+    "min_profit",
     "dataset_mappings",
     "max_concurrent_rounds",
     "auto_train",
@@ -89,7 +92,7 @@ def load(name: str) -> Preset:
     for key, value in values.items():
         if key not in config.TABLE:
             raise SettingsError(f"preset {name}: there is no setting {key!r}", hint=f"edit {path}")
-        if key == "preset" or config.TABLE[key].setting.secret:
+        if key in NEVER_PRESET or config.TABLE[key].setting.secret:
             raise SettingsError(f"preset {name}: a preset can't set {key}", hint=f"edit {path}")
         config.parse(key, value, f"preset {name}")
     return Preset(name, str(content.get("description", "")), values, own)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from decloud_trainer.rounds.parts import Progress, TrainingPlan
     from decloud_trainer.rounds.policy import Terms
     from decloud_trainer.rounds.ports import Pins
-    from decloud_trainer.rounds.spending import Ceilings
+    from decloud_trainer.rounds.spending import Ceilings, ColdStore
     from decloud_trainer.rounds.watchdog import Patience
 
 PUBLIC_GATEWAYS = (
@@ -305,7 +305,27 @@ def ceilings_of(settings: Settings) -> Ceilings:
         round=settings.max_cost_per_round_lamports,
         day=settings.max_cost_per_day_lamports,
         floor=settings.floor_balance_lamports,
+        cold=cold_of(settings),
     )
+
+
+def cold_of(settings: Settings) -> ColdStore | None:
+    """Where what exceeds the float goes.
+
+    Raises:
+        SettingsError: nobody, or only a program, could ever get it back from there.
+    """
+    from decloud_trainer.chain import v1
+    from decloud_trainer.rounds.spending import ColdStore
+
+    if not settings.cold_address or not settings.sweep_above_lamports:
+        return None
+    if settings.cold_address in map(str, (program_of(settings), v1.TREASURY)):
+        raise SettingsError(
+            f"cold_address {settings.cold_address} is the network's own",
+            hint="set it to the address of a wallet of yours",
+        )
+    return ColdStore(settings.cold_address, settings.sweep_above_lamports)
 
 
 def strategy_of(settings: Settings) -> dict[str, Any]:
@@ -478,6 +498,12 @@ async def open_trainer(
 
     wallet = wallet_of(settings, keypair)
     program = program_of(settings)
+    cold = cold_of(settings)
+    if cold is not None and cold.address == wallet.pubkey:
+        raise SettingsError(
+            "cold_address is the wallet's own address",
+            hint="set it to the address of another wallet, whose key isn't on this machine",
+        )
     where = services(settings)
     home = home_dir()
     async with contextlib.AsyncExitStack() as stack:
@@ -523,6 +549,7 @@ async def open_trainer(
             models_dir=cache_dir() / "models",
             max_model_bytes=settings.max_model_mb * 1_000_000,
             max_cached_bytes=settings.model_cache_mb * 1_000_000,
+            cold=cold,
             clock=clock.now,
             to_local=clock.to_local,
             on_progress=on_progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -53,7 +54,7 @@ def shown_text(value: Any, *, nothing: str = "-") -> str:
     if isinstance(value, list):
         value = ",".join(value)
     if isinstance(value, float):
-        return repr(value).removesuffix(".0")
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")
     return (value if isinstance(value, str) else json.dumps(value)) or nothing
 
 
