@@ -15,7 +15,7 @@ from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import Settings, config_path
 from decloud_trainer.files import cache_dir, home_dir
 from decloud_trainer.jobs.alone import run_alone
-from decloud_trainer.wiring import home_is_held
+from decloud_trainer.wiring import home_is_held, worker_of
 
 LITTLE_DISK_BYTES, TOO_LITTLE_DISK_BYTES = 5_000_000_000, 500_000_000
 SLOW_SAMPLES_PER_S = 100.0
@@ -86,7 +86,8 @@ async def measure_device(settings: Settings) -> dict[str, Any]:
         "device": settings.device,
         "threads": settings.threads,
     }
-    return dict(await run_alone("inspect", spec, timeout_s=DEVICE_TIMEOUT_S))
+    worker = worker_of(settings)
+    return dict(await run_alone("inspect", spec, timeout_s=DEVICE_TIMEOUT_S, worker=worker))
 
 
 def epoch_seconds(samples_per_s: float) -> float:

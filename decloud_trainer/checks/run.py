@@ -13,6 +13,7 @@ from decloud_trainer.checks.data import data_checks
 from decloud_trainer.checks.machine import device_check, disk_check, modes_check
 from decloud_trainer.checks.model import Check, failed, passed, refused, warned
 from decloud_trainer.checks.packages import packages_check, python_check
+from decloud_trainer.checks.sandbox import sandbox_check
 from decloud_trainer.config import Loaded, Settings
 from decloud_trainer.errors import DecloudError, WalletError
 from decloud_trainer.wiring import known_wallet
@@ -64,6 +65,7 @@ async def run_checks(loaded: Loaded, keypair: str | None, *, upload: bool = Fals
         "gateways": _gateways(settings, chain),
         "datasets": asyncio.to_thread(data_checks, settings),
         "device": device_check(settings),
+        "sandbox": sandbox_check(settings, keypair),
     }
     outcomes = await asyncio.gather(*waiting.values(), return_exceptions=True)
     rest = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from decloud_trainer import config
 from decloud_trainer.cli.output import JSON_OPTION, print_json
 from decloud_trainer.errors import DecloudError, TrainingError
 from decloud_trainer.files import sha256_file
@@ -86,6 +87,7 @@ async def _train(
     from decloud_trainer.ipfs.cid import file_cid
     from decloud_trainer.jobs.alone import run_alone
     from decloud_trainer.training.record import RECORD, read
+    from decloud_trainer.wiring import worker_of
 
     kept: list[RunRecord] = []
     cids: dict[str, str] = {}
@@ -101,7 +103,13 @@ async def _train(
             except OSError as error:
                 raise DecloudError(f"can't write {out}: {error.strerror}") from error
 
-    await run_alone("train", spec, on_progress=_silent if quiet else _teller(), before_removal=look)
+    await run_alone(
+        "train",
+        spec,
+        on_progress=_silent if quiet else _teller(),
+        before_removal=look,
+        worker=worker_of(config.load().settings),
+    )
     return kept[0], cids
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import stat
 from collections.abc import Callable, Mapping
@@ -12,8 +13,15 @@ from typing import Any
 
 from decloud_trainer.errors import JobFailed, SettingsError
 from decloud_trainer.faultpoints import reach
+from decloud_trainer.jobs.backoff import backed_off, times_backed_off, told
 from decloud_trainer.jobs.child import Child
 from decloud_trainer.jobs.model import Job, JobError, JobState, Wish, printable
+
+log = logging.getLogger(__name__)
+
+# A worker's exit code for: there was no memory left.
+EXIT_MEMORY = 71
+_MORE_MEMORY = "free memory, or use a smaller batch size or fewer parallel trainings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,8 @@ class Limits:
     Attributes:
         max_parallel: training children at a time.
         max_small: children of the other kinds at a time, beside those.
-        max_attempts: how often a job is started before it fails.
+        max_attempts: how often a job may fail; each attempt after the first is backed off.
+        max_deaths: how often the program may die while a job runs before the job is given up.
         heartbeat_s: a child that says nothing for so long has hung.
         cancel_grace_s: how long a cancelled child may take to end by itself.
         end_grace_s: how long after SIGTERM it is killed.
@@ -36,6 +45,7 @@ class Limits:
     max_parallel: int = 1
     max_small: int = 2
     max_attempts: int = 3
+    max_deaths: int = 12
     heartbeat_s: float = 60.0
     cancel_grace_s: float = 10.0
     end_grace_s: float = 3.0
@@ -45,7 +55,8 @@ class Limits:
     tick_s: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("max_parallel", "max_small", "max_attempts", "heartbeat_s", "lease_s"):
+        positive = ("max_parallel", "max_small", "max_attempts", "max_deaths")
+        for name in (*positive, "heartbeat_s", "lease_s"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{name} must be greater than 0")
         for name in ("cancel_grace_s", "end_grace_s", "retry_wait_s", "progress_s", "tick_s"):
@@ -97,7 +108,10 @@ class Attempt:
     def begin(self) -> None:
         """Tell the child its work."""
         job = self._job
-        self._child.send({"kind": job.kind, "spec": job.spec, "folder": str(job.folder)})
+        spec = backed_off(job.spec, times_backed_off(job.attempts, job.deaths))
+        if changed := told(job.spec, spec):
+            log.warning("job %s: attempt %d with %s", job.id, job.attempts, changed)
+        self._child.send({"kind": job.kind, "spec": spec, "folder": str(job.folder)})
 
     def tell(self, wish: Wish) -> None:
         """Pass a stop or a cancel on."""
@@ -190,7 +204,11 @@ class Attempt:
         hint = self._log_hint
         if code == -signal.SIGKILL:
             what = "was killed by the system, probably out of memory"
-            hint = "free memory, or use a smaller batch size or fewer parallel trainings"
+            hint = _MORE_MEMORY
+        elif code == EXIT_MEMORY:
+            what, hint = "ran out of memory", _MORE_MEMORY
+        elif code == -signal.SIGXCPU:
+            what = "used up the processor time that such a job may take"
         elif code is not None and code < 0:
             what = f"was ended by {_signal_name(-code)}"
         else:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from decloud_trainer.errors import DecloudError
+from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError
 from decloud_trainer.faultpoints import reach
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.jobs.attempt import Attempt, Limits, Verdict, failed, out_of_time
@@ -30,9 +30,13 @@ log = logging.getLogger(__name__)
 
 # -P: the job's folder, where the child works, is no place to import modules from.
 TRAINING_WORKER = (sys.executable, "-P", "-m", "decloud_trainer.training.worker")
+# It keeps the rights of the user who starts it.
+UNCONFINED_WORKER = (*TRAINING_WORKER, "--no-sandbox")
 SCRIPTED_WORKER = (sys.executable, "-P", "-m", "decloud_trainer.jobs.scripted")
 
 _LONGEST_NAP_S = 60.0
+# Between two tries to keep what must not be lost.
+_STORE_PAUSE_S = 1.0
 _CLOSED = "the supervision of jobs is closed; jobs go on at the next start"
 
 P = ParamSpec("P")
@@ -181,6 +185,24 @@ class Supervisor:
             raise DecloudError(_CLOSED) from error
         return await future
 
+    async def _kept(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `_db`, for what must not be lost: tried again while the disk is full or failing.
+
+        Leaving ends that: what the store then doesn't know is done again at the next start."""
+        is_first = True
+        while True:
+            try:
+                return await self._db(work, *args, **kwargs)
+            except (CorruptionError, AlreadyRunning):
+                raise
+            except DecloudError as error:
+                if not self._is_open:
+                    raise
+                if is_first:
+                    log.warning("%s; trying again (%s)", error, error.hint)
+                is_first = False
+            await asyncio.sleep(_STORE_PAUSE_S)
+
     def _check_open(self) -> None:
         if self._broken is not None:
             raise DecloudError(
@@ -269,9 +291,8 @@ class Supervisor:
             return Verdict(JobState.CANCELLED)
         if job.kill_after is not None and self._now() >= job.kill_after:
             return out_of_time(job)
-        if job.attempts >= self._limits.max_attempts:
-            # Only a job that was running when the program died comes here: it may be the reason.
-            what = f"the program died during attempt {job.attempts} of {self._limits.max_attempts}"
+        if job.deaths >= self._limits.max_deaths:
+            what = f"the program died {job.deaths} times while it ran"  # it may be the reason
             return failed(
                 what, hint="see the system's log; was it short of memory?", may_retry=False
             )
@@ -284,7 +305,7 @@ class Supervisor:
         verdict = self._verdict_before_start(live.job)
         if verdict is None:
             lease_until = self._now() + self._limits.lease_s
-            job = await self._db(
+            job = await self._kept(
                 self._store.start, live.job.id, self._owner, lease_until, self._now()
             )
             self._adopt(live, job)
@@ -317,14 +338,19 @@ class Supervisor:
         job = live.job
         attempt = live.attempt = Attempt(job, child, self._limits, self._now)
         try:
-            await self._db(self._store.keep_child, job.id, self._owner, identity)
+            await self._kept(self._store.keep_child, job.id, self._owner, identity)
             attempt.begin()
             reach("child.told")
             attempt.tell(live.job.wish)
             if not self._is_open:
                 attempt.interrupt()
             while not await attempt.look():
-                await self._renew(live)
+                try:
+                    await self._renew(live)
+                except (CorruptionError, AlreadyRunning):
+                    raise
+                except DecloudError as error:  # the next one may succeed; the child goes on
+                    log.warning("job %s: %s", job.id, error)
             reach("child.ended")
         finally:
             await attempt.end()
@@ -353,18 +379,20 @@ class Supervisor:
         why = verdict.error.message if verdict.error else verdict.state.value
         if verdict.state is JobState.QUEUED:
             note = "interrupted: the program was stopped"
-            again = await self._db(self._store.requeue, job, self._owner, now, note, counted=False)
+            again = await self._kept(
+                self._store.requeue, job, self._owner, now, note, counted=False
+            )
             self._adopt(live, again)
         elif verdict.may_retry and job.attempts < limits.max_attempts:
             log.warning("job %s: attempt %d failed: %s", job.id, job.attempts, why)
             not_before = now + limits.wait_after(job.attempts)
-            again = await self._db(
+            again = await self._kept(
                 self._store.requeue, ended, self._owner, now, why, not_before=not_before
             )
             self._adopt(live, again)
         else:
             log.info("job %s: %s", job.id, why)
-            final = await self._db(self._store.finish, ended, self._owner, now, why)
+            final = await self._kept(self._store.finish, ended, self._owner, now, why)
             del self._live[job.id]
             self._adopt(live, final)
 

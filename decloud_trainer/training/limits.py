@@ -7,6 +7,9 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def forbid_core_dumps() -> None:
@@ -24,6 +27,37 @@ def usable_processors() -> int:
 def threads_each(children: int) -> int:
     """CPU threads for each of so many trainings at a time; 0 = one alone may choose itself."""
     return max(1, usable_processors() // children) if children > 1 else 0
+
+
+def machine_bytes() -> int | None:
+    """What this process may use in all: the machine's memory, or less in a container or service.
+
+    None where the system doesn't tell.
+    """
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    return min([total, *_cgroup_limits()]) if total > 0 else None
+
+
+def _cgroup_limits() -> list[int]:
+    """The memory limits of this process's control groups (version 2), from its own upwards."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text("ascii").splitlines()
+        own = next(line[3:] for line in lines if line.startswith("0::"))
+    except (OSError, StopIteration, UnicodeDecodeError):
+        return []
+    folder = CGROUPS / own.strip("/")
+    limits = []
+    for each in (folder, *folder.parents):
+        if not each.is_relative_to(CGROUPS):
+            break
+        try:
+            limits.append(int((each / "memory.max").read_text("ascii")))
+        except (OSError, ValueError):  # the root has none; "max" is no limit
+            continue
+    return limits
 
 
 @contextlib.contextmanager

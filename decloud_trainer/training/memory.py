@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decloud_trainer.errors import TrainingError
 from decloud_trainer.training.device import Device
+from decloud_trainer.training.limits import machine_bytes
 from decloud_trainer.training.networks import Architecture
 
 # Python, torch and torchvision, and data sets of the usual size.
@@ -22,7 +23,6 @@ PROCESS_BYTES = 800 * 1024**2
 # bytes and read back, and the network that is scored.
 WEIGHT_COPIES = 22
 COUNTED_SAMPLES = 2  # batch normalisation needs as many
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def training_bytes(architecture: Architecture, batch_size: int) -> int:
@@ -97,37 +97,6 @@ def _memory_of(device: Device) -> int | None:
     if device.torch.type == "cuda":
         return int(torch.cuda.get_device_properties(device.torch).total_memory)
     return machine_bytes()
-
-
-def machine_bytes() -> int | None:
-    """What this process may use in all: the machine's memory, or less in a container or service.
-
-    None where the system doesn't tell.
-    """
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
-    return min([total, *_cgroup_limits()]) if total > 0 else None
-
-
-def _cgroup_limits() -> list[int]:
-    """The memory limits of this process's control groups (version 2), from its own upwards."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text("ascii").splitlines()
-        own = next(line[3:] for line in lines if line.startswith("0::"))
-    except (OSError, StopIteration, UnicodeDecodeError):
-        return []
-    folder = CGROUPS / own.strip("/")
-    limits = []
-    for each in (folder, *folder.parents):
-        if not each.is_relative_to(CGROUPS):
-            break
-        try:
-            limits.append(int((each / "memory.max").read_text("ascii")))
-        except (OSError, ValueError):  # the root has none; "max" is no limit
-            continue
-    return limits
 
 
 def used_bytes(device: Device) -> int | None:

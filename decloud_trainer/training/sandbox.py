@@ -24,7 +24,7 @@ from pathlib import Path
 from decloud_trainer import files
 from decloud_trainer.training import landlock, seccomp
 from decloud_trainer.training.landlock import Access
-from decloud_trainer.training.limits import forbid_core_dumps, usable_processors
+from decloud_trainer.training.limits import forbid_core_dumps, machine_bytes, usable_processors
 from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
 
 log = logging.getLogger(__name__)
@@ -73,11 +73,13 @@ class Bounds:
     others are errors inside it.
 
     Attributes:
+        memory_bytes: writable memory. Linux alone has such a limit.
         cpu_s: processor time, all threads together.
         file_bytes: the length of any file that it writes.
         open_files: at a time.
     """
 
+    memory_bytes: int = 0
     cpu_s: int = 0
     file_bytes: int = 0
     open_files: int = OPEN_FILES
@@ -175,38 +177,35 @@ def bounds_of(spec: Spec, now: float) -> Bounds:
     elif isinstance(spec, TrainSpec) and spec.deadline is not None:
         wall_s = max(spec.deadline - now, 0.0) + ENDING_S
     cpu_s = int(min(wall_s * (usable_processors() + 1), 2.0**40))
-    return Bounds(cpu_s, FILE_BYTES.get(type(spec), 0))
+    return Bounds(_memory(spec), cpu_s, FILE_BYTES.get(type(spec), 0))
 
 
 def bound(bounds: Bounds) -> None:
     """Set the limits of this process; none is ever raised. No core dump in any case."""
     forbid_core_dumps()
+    if sys.platform == "linux":
+        _lower(resource.RLIMIT_DATA, bounds.memory_bytes)
     _lower(resource.RLIMIT_CPU, bounds.cpu_s)
     _lower(resource.RLIMIT_FSIZE, bounds.file_bytes)
     _lower(resource.RLIMIT_NOFILE, bounds.open_files)
 
 
-def bound_memory(limit_bytes: int) -> None:
-    """From here on a demand for more writable memory in all fails: MemoryError, or torch's word for
-    it. Linux alone has such a limit. Not for a GPU, whose driver maps more than it uses."""
-    if sys.platform == "linux":
-        _lower(resource.RLIMIT_DATA, limit_bytes)
+def _memory(spec: Spec) -> int:
+    """All of the machine's memory; 0 = no limit, where the size isn't known or a GPU is there,
+    whose driver maps more than it uses.
 
-
-def memory_limit(spec: Spec, machine_bytes: int | None) -> int:
-    """For `bound_memory`; 0 = no limit: the machine's size isn't known, or a GPU is there.
-
-    All of the machine's memory. What is mapped of the decoded data is counted by the system,
-    though it's shared and can be dropped: it comes on top, once for training and once for scoring.
+    What is mapped of the decoded data is counted by the system, though it's shared and can be
+    dropped: it comes on top, once for training and once for scoring.
     """
     device = "cpu" if isinstance(spec, PrepareSpec) else spec.device
-    if machine_bytes is None or (device != "cpu" and _gpus()):
+    machine = machine_bytes()
+    if machine is None or (device != "cpu" and _gpus()):
         return 0
     mapped = 0
     if isinstance(spec, TrainSpec):
         for data in filter(None, (spec.data, spec.preview)):
             mapped += _size(data.data_dir / "decoded")
-    return machine_bytes + mapped + RESERVED_BYTES
+    return machine + mapped + RESERVED_BYTES
 
 
 def _lower(kind: int, value: int) -> None:

@@ -8,7 +8,8 @@ training that ended so, or was killed, goes on from its last checkpoint when the
 again in the same folder: about `checkpoint_every_s` is lost. A result removes the checkpoint.
 
 stdout carries JSON lines: a heartbeat each second, progress, and one result or error. Whatever a
-library prints goes to stderr. Exit codes: 0 after a result, 1 after an error, 130 after a cancel.
+library prints goes to stderr. Exit codes: 0 after a result, 1 after an error, 130 after a cancel,
+71 when memory ran out: without a result, so that the parent tries again with less at a time.
 
 As soon as the job is known the process gives up all rights that it doesn't need for it, see
 `sandbox`. With the argument ``--no-sandbox`` it keeps them.
@@ -33,7 +34,7 @@ from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
 HEARTBEAT_S = 1.0
 MAX_LINE_BYTES = 1024**2
 NO_SANDBOX = "--no-sandbox"
-EXIT_ERROR, EXIT_CANCELLED = 1, 130
+EXIT_ERROR, EXIT_CANCELLED, EXIT_MEMORY = 1, 130, 71
 
 Spec = InspectSpec | PrepareSpec | TrainSpec
 KINDS: dict[str, type[InspectSpec] | type[PrepareSpec] | type[TrainSpec]] = {
@@ -125,9 +126,7 @@ def read_job(line: bytes) -> tuple[Spec, Path]:
     return KINDS[job["kind"]].from_json(job["spec"]), folder
 
 
-def run(
-    spec: Spec, folder: Path, events: Events, commands: Commands, *, confined: bool
-) -> dict[str, Any]:
+def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[str, Any]:
     """Do the job and give its result as JSON."""
     # Imported here: torch takes seconds and memory. A wrong spec shall fail before that, and
     # preparing data needs none.
@@ -140,12 +139,10 @@ def run(
     # Threads that wait for each other by spinning stall for whole time slices when another program
     # wants the same cores: 20 times slower was seen. Read by the OpenMP library when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from decloud_trainer.training import inspection, memory, runs
+    from decloud_trainer.training import inspection, runs
     from decloud_trainer.training.checkpoint import CheckpointFolder
     from decloud_trainer.training.hooks import Hooks
 
-    if confined:
-        sandbox.bound_memory(sandbox.memory_limit(spec, memory.machine_bytes()))
     if isinstance(spec, InspectSpec):
         hooks = Hooks(time.time, events.progress, commands.stop.is_set)
         return inspection.inspect_model(spec, hooks).to_json()
@@ -174,18 +171,22 @@ def main() -> int:
     line = commands.read_line()
     if not line:
         return EXIT_ERROR
-    confined = NO_SANDBOX not in sys.argv[1:]
     try:
         spec, folder = read_job(line)
-        if confined:  # before there is a thread, which would keep its rights
+        if NO_SANDBOX not in sys.argv[1:]:
+            # Before there is a thread, which would keep its rights.
             for missing in sandbox.enter(spec, folder).missing:
                 logging.warning("%s", missing)
         threading.Thread(target=_beat, args=(events,), daemon=True).start()
         threading.Thread(target=commands.follow, daemon=True).start()
-        result = run(spec, folder, events, commands, confined=confined)
+        result = run(spec, folder, events, commands)
     except DecloudError as error:
         _error_event(events, error)
         return EXIT_ERROR
+    except MemoryError:
+        # Without a result: the parent tries again with settings that need less.
+        logging.exception("out of memory")
+        return EXIT_MEMORY
     except Exception as error:
         # The child's top: whatever it is, the parent hears of it.
         logging.exception("the job failed")

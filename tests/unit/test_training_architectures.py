@@ -11,7 +11,7 @@ import torch
 from torchvision import models
 
 from decloud_trainer.errors import TrainingError, UnknownArchitecture
-from decloud_trainer.training import memory
+from decloud_trainer.training import limits, memory
 from decloud_trainer.training.candidates import HEADS
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.networks import Architecture, MediumCNN, Shape, recognise
@@ -195,7 +195,7 @@ def test_a_limit_of_the_control_group_counts(
     folder = tmp_path / own.strip("/")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text("123456789\n")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path)
     assert memory.machine_bytes() == 123_456_789
     (folder / "memory.max").write_text("max\n")
     assert memory.machine_bytes() is not None
