@@ -169,6 +169,9 @@ class Settings:
     tensorboard: bool = _setting(
         False, FLAG, "Write each run's curves for TensorBoard, beside its artefact"
     )
+    sandbox: bool = _setting(
+        True, FLAG, "Reduce the rights of training children; false only where a GPU fails with it"
+    )
 
     optimizer: str = _setting(
         "adam", choice("adam", "adamw", "sgd"), "Optimiser; sgd has Nesterov momentum"
