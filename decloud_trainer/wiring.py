@@ -464,6 +464,13 @@ async def _described(generation: Generation) -> str:
         return "v1, its generation not known yet (the wallet is empty)"
 
 
+def worker_of(settings: Settings) -> tuple[str, ...]:
+    """The command of training children."""
+    from decloud_trainer.jobs.supervisor import TRAINING_WORKER, UNCONFINED_WORKER
+
+    return TRAINING_WORKER if settings.sandbox else UNCONFINED_WORKER
+
+
 @contextlib.asynccontextmanager
 async def open_trainer(
     settings: Settings,
@@ -490,7 +497,7 @@ async def open_trainer(
     from decloud_trainer.chain.watch import RoundWatch, WatchPace
     from decloud_trainer.jobs.attempt import Limits
     from decloud_trainer.jobs.store import JobStore
-    from decloud_trainer.jobs.supervisor import TRAINING_WORKER, Supervisor
+    from decloud_trainer.jobs.supervisor import Supervisor
     from decloud_trainer.rounds.engine import Engine
     from decloud_trainer.rounds.intake import Scope
     from decloud_trainer.rounds.journal import Journal, JournalThread
@@ -518,7 +525,7 @@ async def open_trainer(
         jobs = await stack.enter_async_context(
             Supervisor(
                 JobStore(home / "jobs.sqlite", home / "jobs"),
-                worker or TRAINING_WORKER,
+                worker or worker_of(settings),
                 limits=Limits(max_parallel=settings.max_concurrent_rounds),
             )
         )
