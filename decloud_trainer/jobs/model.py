@@ -115,7 +115,8 @@ class Job:
     Attributes:
         spec: what the worker gets; JSON.
         folder: the job's own folder; the worker's working directory; holds the artefact.
-        attempts: how often it was started; one ended by a clean shutdown isn't counted.
+        attempts: how often it was started; those that the end of the program cut off don't count.
+        deaths: how often the program died while it ran.
         lease_until: unix seconds; until then the supervisor that runs it is taken to be alive.
         progress: the worker's latest words; empty before the first.
         result: the worker's result when DONE; `result["artifact"]` is a file name in `folder`.
@@ -131,6 +132,7 @@ class Job:
     folder: Path
     state: JobState = JobState.QUEUED
     attempts: int = 0
+    deaths: int = 0
     lease_until: float = 0.0
     progress: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None

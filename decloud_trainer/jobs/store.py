@@ -25,7 +25,7 @@ from decloud_trainer.jobs.model import (
     check_job_id,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -34,6 +34,7 @@ CREATE TABLE jobs (
     spec TEXT NOT NULL,
     state TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,
     not_before REAL NOT NULL DEFAULT 0,
     kill_after REAL,
     wish TEXT NOT NULL DEFAULT '',
@@ -57,6 +58,8 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_by_job ON events (job_id, seq);
 """
+# From each version to the next.
+_MIGRATIONS = {1: "ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0"}
 
 
 class JobStore:
@@ -129,6 +132,7 @@ class JobStore:
     def take_over(self, owner: str, at: float) -> list[Job]:
         """Queue every RUNNING job again, whoever held it, and list all that aren't final.
 
+        What was cut off was no failed attempt of the job: it counts as a death of the program.
         The caller holds the home's single-instance lock, so no other supervisor can be alive;
         what remains of the old one's children stands in `Job.child`.
         """
@@ -139,6 +143,10 @@ class JobStore:
             for row in rows:
                 note = f"taken over by {owner}: its supervisor {row['lease_owner']} is gone"
                 self._move(db, row["id"], JobState.QUEUED, at, note, lease_owner="", lease_until=0)
+                db.execute(
+                    "UPDATE jobs SET attempts = attempts - 1, deaths = deaths + 1 WHERE id = ?",
+                    (row["id"],),
+                )
             open_states = [state.value for state in JobState if not state.is_final]
             rows = db.execute(
                 "SELECT * FROM jobs WHERE state IN (?, ?) ORDER BY rowid", open_states
@@ -220,10 +228,12 @@ class JobStore:
                     f"(schema {version}, this one knows {SCHEMA_VERSION})",
                     hint="update decloud-trainer",
                 )
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            statements = _SCHEMA.split(";") if version == 0 else []
+            if version > 0:
+                statements = [_MIGRATIONS[step] for step in range(version, SCHEMA_VERSION)]
+            for statement in statements:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextlib.contextmanager
     def _transaction(self, name: str) -> Iterator[sqlite3.Connection]:
@@ -335,6 +345,7 @@ class JobStore:
                 folder=self.jobs_dir / row["id"],
                 state=JobState(row["state"]),
                 attempts=row["attempts"],
+                deaths=row["deaths"],
                 lease_until=row["lease_until"],
                 progress=_load(row["progress"]),
                 result=_load(row["result"]),
