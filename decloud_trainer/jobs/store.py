@@ -129,6 +129,15 @@ class JobStore:
             ).fetchall()
             return [self._job(row) for row in rows]
 
+    def of(self, prefix: str) -> list[Job]:
+        """All jobs whose ids begin with `prefix` and a dash, the oldest first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE substr(id, 1, ?) = ? ORDER BY rowid",
+                (len(prefix) + 1, f"{prefix}-"),
+            ).fetchall()
+            return [self._job(row) for row in rows]
+
     def take_over(self, owner: str, at: float) -> list[Job]:
         """Queue every RUNNING job again, whoever held it, and list all that aren't final.
 
