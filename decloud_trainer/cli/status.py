@@ -11,6 +11,7 @@ import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer.cli import completing
+from decloud_trainer.cli.exporting import export_round
 from decloud_trainer.cli.output import (
     JSON_OPTION,
     folded,
@@ -42,7 +43,7 @@ SHOWN_PROBLEMS = 5
 
 @click.command(
     epilog="\b\nExamples:\n  decloud-trainer status\n  decloud-trainer status --refresh\n"
-    "  decloud-trainer status 42"
+    "  decloud-trainer status 42\n  decloud-trainer status 42 --export round-42.json"
 )
 @click.argument(
     "round_id",
@@ -51,13 +52,27 @@ SHOWN_PROBLEMS = 5
     shell_complete=completing.round_ids,
 )
 @click.option("--refresh", is_flag=True, help="Ask the chain for the balance now.")
+@click.option(
+    "--export",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write all that happened with the round, without secrets; -: to standard output.",
+)
 @JSON_OPTION
 @click.pass_context
-def status(ctx: click.Context, round_id: int | None, refresh: bool, as_json: bool) -> None:
+def status(
+    ctx: click.Context, round_id: int | None, refresh: bool, export: str | None, as_json: bool
+) -> None:
     """Show where a round stands, on chain and here, and why.
 
-    Without a round: the daemon, the wallet and the rounds in work. That works offline.
+    Without a round: the daemon, the wallet, the rounds in work and what is wrong. That works
+    offline, and so does --export.
     """
+    if export is not None:
+        if round_id is None:
+            raise click.UsageError("--export needs the ID of a round")
+        export_round(round_id, own_key(ctx), export, as_json=as_json)
+        return
     if round_id is None:
         view = _overview(ctx, refresh)
         if as_json:
@@ -181,6 +196,7 @@ def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
 def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
     """All that this home knows, without asking the network unless told to."""
     from decloud_trainer.rounds.journal import PAUSED_UNTIL, SESSION, Journal
+    from decloud_trainer.watching.watchman import WATCHDOG
     from decloud_trainer.wiring import home_is_held, journal_path
 
     view: dict[str, Any] = {
@@ -191,6 +207,7 @@ def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
         "balance_lamports": None,
         "balance_at": None,
         "rounds": [],
+        "alarms": [],
         "problems": [],
     }
     if journal_path().exists():
@@ -198,6 +215,8 @@ def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
         session = journal.mark(SESSION)
         entries = [entry for entry in journal.entries() if entry.key.wallet == view["wallet"]]
         paused_until = journal.mark(PAUSED_UNTIL) or 0.0
+        said = journal.mark(WATCHDOG) if view["running"] else None
+        view["alarms"] = [one for one in (said or {}).get("alarms", ()) if one["is_on"]]
         view["problems"] = [
             {"at": event.at, "round": event.round_id, "text": event.text}
             for event in journal.problems(SHOWN_PROBLEMS)
@@ -262,6 +281,10 @@ def _print_overview(view: dict[str, Any]) -> None:
     print_pairs(
         {"Daemon": daemon, "Wallet": view["wallet"] or "No private key found", "Balance": balance}
     )
+    for alarm in view["alarms"]:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(alarm["since"]))
+        prefix = f"ALARM {alarm['alarm']} since {since}: "
+        click.echo(click.style(folded(prefix, alarm["text"], indent=6), fg="red", bold=True))
     if view["rounds"]:
         click.echo()
         rows = [
