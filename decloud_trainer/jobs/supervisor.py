@@ -205,7 +205,8 @@ class Supervisor:
 
     def _check_open(self) -> None:
         if self._broken is not None:
-            raise DecloudError(
+            damaged = isinstance(self._broken, CorruptionError)
+            raise (CorruptionError if damaged else DecloudError)(
                 f"the supervision of jobs has broken down: {self._broken}",
                 hint="the log has the details; start the program again",
             ) from self._broken

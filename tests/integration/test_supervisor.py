@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from decloud_trainer.errors import DecloudError
+from decloud_trainer.errors import CorruptionError, DecloudError
+from decloud_trainer.jobs import supervisor as supervisor_module
 from decloud_trainer.jobs.child import process_started
 from decloud_trainer.jobs.model import Job, JobState
 from decloud_trainer.jobs.store import JobStore
@@ -368,19 +369,39 @@ async def test_progress_is_no_storm_on_the_disk(
 async def test_a_broken_store_is_told_to_who_waits(
     supervise: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a job's end can't be recorded, nobody waits for ever, and no child is left."""
+    """If the store is damaged, nobody waits for ever, and no child is left."""
 
-    def full(*args: Any) -> None:
-        raise DecloudError("the disk is full")
+    def damaged(*args: Any) -> None:
+        raise CorruptionError("the store is damaged")
 
     async with supervise() as supervisor:
         await supervisor.submit("a", "train", script(seconds=0.1))
         await until_running(supervisor, "a")
-        monkeypatch.setattr(JobStore, "finish", full)
-        with pytest.raises(DecloudError, match="the disk is full"):
+        monkeypatch.setattr(JobStore, "finish", damaged)
+        with pytest.raises(CorruptionError, match="the store is damaged"):
             await asyncio.wait_for(supervisor.wait("a"), 5)
-        with pytest.raises(DecloudError, match="broken down"):
+        with pytest.raises(CorruptionError, match="broken down"):
             await supervisor.submit("b", "train", script())
+
+
+async def test_a_full_disk_delays_a_jobs_end(
+    supervise: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can't be recorded now is recorded later: the finished work isn't done again."""
+    monkeypatch.setattr(supervisor_module, "_STORE_PAUSE_S", 0.01)
+    real, tries = JobStore.finish, 0
+
+    def full(*args: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise DecloudError("the disk is full")
+        return real(*args)
+
+    monkeypatch.setattr(JobStore, "finish", full)
+    job = await run(supervise(), "train")
+    assert (job.state, job.attempts, tries) == (JobState.DONE, 1, 4)
+    assert caplog.text.count("the disk is full; trying again") == 1
 
 
 def test_limits_are_checked() -> None:

@@ -90,7 +90,7 @@ async def test_a_child_dies_with_its_parent_and_the_job_goes_on(tmp_path: Path) 
         assert not again.state.is_final
         await supervisor.stop("a")
         job = await asyncio.wait_for(supervisor.wait("a"), 5)
-    assert (job.state, job.attempts) == (JobState.DONE, 2)
+    assert (job.state, job.attempts, job.deaths) == (JobState.DONE, 1, 1)
     assert job.child is not None
     assert job.child.pid != child
 
@@ -105,15 +105,15 @@ async def test_a_child_that_survived_is_killed_before_its_successor_starts(
         async for job in supervisor.watch("a"):
             if job.state is JobState.RUNNING:
                 assert process_started(child) == ""
-    assert (job.state, job.attempts) == (JobState.DONE, 2)
+    assert (job.state, job.attempts, job.deaths) == (JobState.DONE, 1, 1)
 
 
 async def test_a_job_that_takes_the_program_down_ends_some_day(tmp_path: Path) -> None:
     """A job whose every attempt ended with the program's death isn't started for ever."""
     supervise_and_kill(tmp_path, SCRIPTED_WORKER, {"script": {"seconds": 30}})
-    async with successor(tmp_path, max_attempts=1) as supervisor:
+    async with successor(tmp_path, max_deaths=1) as supervisor:
         job = await asyncio.wait_for(supervisor.wait("a"), 5)
-    assert (job.state, job.attempts) == (JobState.FAILED, 1)
+    assert (job.state, job.attempts, job.deaths) == (JobState.FAILED, 0, 1)
     assert job.error is not None
     assert "the program died" in job.error.message
 

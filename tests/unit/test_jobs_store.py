@@ -121,9 +121,9 @@ def test_taking_over_lists_what_has_not_ended(store: JobStore) -> None:
     store.start("z", "old", 61.0, at=2.0)
     ended = store.start("b", "old", 61.0, at=2.0)
     store.finish(dataclasses.replace(ended, state=JobState.FAILED), "old", 3.0, "failed")
-    assert [(job.id, job.attempts) for job in store.take_over("new", at=4.0)] == [
-        ("z", 1),
-        ("a", 0),
+    assert [(job.id, job.attempts, job.deaths) for job in store.take_over("new", at=4.0)] == [
+        ("z", 0, 1),
+        ("a", 0, 0),
     ]
 
 
