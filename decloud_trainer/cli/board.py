@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from decloud_trainer.cli.live import (
@@ -13,6 +14,7 @@ from decloud_trainer.cli.live import (
     fraction,
     log_event,
     mark_of,
+    progress_text,
     said_of,
 )
 from decloud_trainer.cli.output import (
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
     from decloud_trainer.rounds.journal import Journal, JournalThread
     from decloud_trainer.rounds.parts import Progress
 
-COLUMNS = ("Round", "Dataset", "Reward", "State", "Done", "Speed", "ETA", "Deadline")
+COLUMNS = ("Round", "Dataset", "Reward", "State", "Done", "Deadline")
 # What a narrow terminal does without, the first first.
-DISPENSABLE = ("Speed", "Reward", "Dataset", "ETA", "Done")
+DISPENSABLE = ("Reward", "Dataset", "Done")
 BAR = 16
 
 
@@ -109,13 +111,25 @@ class Board:
 
         rounds = "1 round" if len(self._active) == 1 else f"{len(self._active)} rounds"
         caption = f"{rounds} in work; {self._session_text()}; Ctrl-C ends it"
-        return Group(*([self._table()] if self._active else []), Text(caption, style="italic"))
+        table = [self._table()] if self._active else []
+        return Group(*table, *self._figures(), Text(caption, style="italic"))
 
     def _session_text(self) -> str:
         minutes = (time.time() - self._began) / 60
         span = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.0f} min"
         net = change(sum(self._net_lamports.values()))
         return f"session of {span}: {self._claimed} claimed, {net} net"
+
+    def _figures(self) -> Iterator[RenderableType]:
+        """Where each training stands, below the table; it goes on below on a narrow terminal."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        for number, values in sorted(self._progress.items()):
+            if number in self._active and (told := progress_text(values)):
+                # Figures and their units stay together.
+                text = re.sub(r"(?<!,) ", "\N{NO-BREAK SPACE}", f"#{number}: {told}")
+                yield Padding(Text(text, style="dim"), (0, 0, 0, 2))
 
     def _table(self) -> RenderableType:
         from rich.progress_bar import ProgressBar
@@ -134,16 +148,13 @@ class Board:
         return table
 
     def _row(self, number: int, entry: Entry) -> dict[str, str]:
-        values, seen = self._progress.get(number, {}), entry.round
-        speed, eta = values.get("samples_per_s"), values.get("eta_s")
+        seen = entry.round
         return {
             "Round": f"#{number}",
             "Dataset": str(seen.dataset) if seen else "",
             "Reward": format_sol(seen.reward_lamports) if seen else "",
             "State": sign(SIGNS[entry.state.value]) + entry.state.value,
             "Done": " " * BAR,
-            "Speed": f"{speed:.0f}/s" if speed else "",
-            "ETA": f"{eta:.0f} s" if eta is not None else "",
             "Deadline": time_left(next_deadline(seen), time.time()) if seen else "",
         }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from decloud_trainer.cli.output import (
     folded,
     print_json,
     sign,
+    span_text,
     state_text,
     terminal_width,
 )
@@ -83,15 +85,16 @@ class Teller:
         if self._as_json:
             print_json({"event": "progress", "round": told.round_id, **told.values})
             return
-        line = f"round #{told.round_id}: {progress_text(told.values)}"
+        prefix = f"round #{told.round_id}: "
         if sys.stdout.isatty():
             self._wipe()
-            line = f"  {line}"[: terminal_width() - 1]  # a line that wraps can't be redrawn
+            # A line that wraps can't be redrawn.
+            line = progress_line(prefix, told.values, terminal_width() - 1)
             click.echo(line, nl=False)
             self._drawn = len(line)
         elif now - self._last_logged.get(told.round_id, 0.0) >= LOG_EVERY_S:
             self._last_logged[told.round_id] = now
-            click.echo(f"[{clock_time(time.time())}] {line}")
+            click.echo(f"[{clock_time(time.time())}] {prefix}{progress_text(told.values)}")
 
     def _wipe(self) -> None:
         if self._drawn:
@@ -149,27 +152,42 @@ def fraction(values: Mapping[str, Any]) -> float | None:
 
 
 def progress_text(values: Mapping[str, Any]) -> str:
-    """``epoch 1/2, batch 30/43, loss 0.412, acc 88.1 %, 2310/s, 4 s left``."""
-    parts = []
+    """``epoch 1/2, batch 30/43, loss 0.412, acc 88.1 %, 2310/s, 4s left, 850 MB``."""
+    return ", ".join(_progress_parts(values))
+
+
+def progress_line(prefix: str, values: Mapping[str, Any], width: int) -> str:
+    """On one line of at most `width` columns: in fewer words where it's narrow, and in the end
+    without the last figures."""
+    parts = list(_progress_parts(values))
+    if len(prefix + ", ".join(parts)) > width:
+        parts = [re.sub(r"\b(epoch|batch|loss|acc) | left$", "", part) for part in parts]
+    while len(parts) > 1 and len(prefix + ", ".join(parts)) > width:
+        parts.pop()
+    return (prefix + ", ".join(parts))[:width]
+
+
+def _progress_parts(values: Mapping[str, Any]) -> Iterator[str]:
     if "epoch" in values and "epochs" in values:
-        parts.append(f"epoch {values['epoch']}/{values['epochs']}")
+        yield f"epoch {values['epoch']}/{values['epochs']}"
     elif "stage" in values:
-        parts.append(" ".join(filter(None, (values["stage"], values.get("file")))))
+        yield " ".join(filter(None, (values["stage"], values.get("file"))))
     if values.get("done_bytes") is not None:
         total = values.get("total_bytes")
         of = f" of {total / 1e6:,.1f}" if total else ""
-        parts.append(f"{values['done_bytes'] / 1e6:,.1f}{of} MB")
+        yield f"{values['done_bytes'] / 1e6:,.1f}{of} MB"
     if values.get("batch") is not None and values.get("batches"):
-        parts.append(f"batch {values['batch']}/{values['batches']}")
+        yield f"batch {values['batch']}/{values['batches']}"
     if values.get("loss") is not None:
-        parts.append(f"loss {values['loss']:.3f}")
+        yield f"loss {values['loss']:.3f}"
     if values.get("accuracy") is not None:
-        parts.append(f"acc {values['accuracy']:.1f} %")
+        yield f"acc {values['accuracy']:.1f} %"
     if values.get("samples_per_s"):
-        parts.append(f"{values['samples_per_s']:.0f}/s")
+        yield f"{values['samples_per_s']:.0f}/s"
     if values.get("eta_s") is not None:
-        parts.append(f"{values['eta_s']:.0f} s left")
-    return ", ".join(parts)
+        yield f"{span_text(values['eta_s'])} left"
+    if values.get("memory_bytes"):
+        yield f"{values['memory_bytes'] / 1e6:,.0f} MB"
 
 
 def banner(

@@ -21,8 +21,9 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def print_json(value: Any) -> None:
-    """One line, keys in the given order."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """One line, keys in the given order. What a terminal would obey or hide is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    click.echo(text if text.isprintable() else json.dumps(value))
 
 
 def shows_signs() -> bool:
@@ -139,8 +140,12 @@ def time_left(deadline: int, now: float) -> str:
     if not deadline:
         return "-"
     left = int(deadline - now)
-    if left <= 0:
-        return "passed"
+    return span_text(left) if left > 0 else "passed"
+
+
+def span_text(seconds: float) -> str:
+    """``45s``, ``12m 5s``, ``3h 20m``, ``2d 3h``."""
+    left = int(seconds)
     if left < 3600:
         return f"{left // 60}m {left % 60}s" if left >= 60 else f"{left}s"
     hours = left // 3600

@@ -174,7 +174,7 @@ def test_progress_says_how_much_and_how_long() -> None:
     ]
     shown = told[1].to_json()
     assert progress_text(shown | {"total_bytes": 25_000_000, "done_bytes": 1_500_000}) == (
-        "download data.gz, 1.5 of 25.0 MB, 2 s left"
+        "download data.gz, 1.5 of 25.0 MB, 2s left"
     )
     assert fraction(shown) == 0.6
     assert told[0].to_json() == {
