@@ -48,6 +48,7 @@ from decloud_trainer.rounds.parts import Move, Parts, Progress, Step, TrainingPl
 from decloud_trainer.rounds.path import Path
 from decloud_trainer.rounds.policy import Terms
 from decloud_trainer.rounds.ports import Chain, Sender
+from decloud_trainer.rounds.spending import ColdStore
 from decloud_trainer.rounds.training_jobs import prefix
 
 FEE = 5000
@@ -226,6 +227,7 @@ class World:
         pins: Wrap = same,
         pace: WatchPace | None = None,
         on_event: Callable[[Told], None] | None = None,
+        cold: ColdStore | None = None,
     ) -> AsyncIterator[Running]:
         """A daemon over the home; leaving stops it as a signal would.
 
@@ -268,6 +270,7 @@ class World:
                 clock=self.clock,
                 to_local=lambda at: at - self.shift,
                 on_progress=lambda told: running.progress.append(told),
+                cold=cold,
             )
             engine = Engine(
                 parts,

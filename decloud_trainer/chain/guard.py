@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from solders.hash import Hash
@@ -123,10 +123,11 @@ class Guard:
         async with self._one_at_a_time:
             await self._check_ceilings(action, purchase, fee)
             signature = Signature.from_bytes(self._wallet.sign(bytes(message)))
-            now = self._book.clock()
-            self._signed[str(signature)] = Spent(
-                str(signature), action.round_id, action.kind, now, max(cost, 0)
-            )
+            if action.kind is not ActionKind.TRANSFER:  # that is no spending
+                now = self._book.clock()
+                self._signed[str(signature)] = Spent(
+                    str(signature), action.round_id, action.kind, now, max(cost, 0)
+                )
         return Transaction.populate(message, [signature]), last_valid_height
 
     async def _check_ceilings(self, action: Action, purchase: Purchase, fee: int) -> None:
@@ -138,6 +139,10 @@ class Guard:
             for signature, spent in self._signed.items()
             if signature not in known and spent.at > now - _RECORDED_WITHIN_S
         }
+        if purchase.kind is ActionKind.TRANSFER:
+            # Signed, and not yet recorded: so it isn't sent, and the balance doesn't show it.
+            coming = sum(spent.lamports or 0 for spent in self._signed.values())
+            purchase = replace(purchase, balance_lamports=purchase.balance_lamports - coming)
         reason = against(
             purchase,
             self._ceilings,

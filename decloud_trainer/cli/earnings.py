@@ -60,6 +60,7 @@ CSV_COLUMNS = (
     "reward_lamports",
     "rent_lamports",
     "fee_lamports",
+    "priority_lamports",
     "change_lamports",
     "signature",
 )
@@ -153,16 +154,18 @@ def earnings(
 def _book(network: str, since: float | None, now: float) -> Book:
     from decloud_trainer.rounds import ledger
     from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.transfers import transfers
     from decloud_trainer.wiring import journal_path
 
-    entries, intents = [], {}
+    entries, intents, stored = [], {}, []
     if journal_path().exists():
         journal = Journal(journal_path())
         try:
             entries, intents = journal.entries(), journal.intents_by_row()
+            stored = transfers(journal)
         finally:
             journal.close()
-    everything = ledger.postings(entries, intents)
+    everything = ledger.postings(entries, intents, stored)
     postings = [
         posting
         for posting in everything
@@ -198,13 +201,14 @@ def _row(posting: Posting) -> dict[str, Any]:
         "time": datetime.fromtimestamp(line.at, UTC).isoformat(timespec="seconds"),
         "network": posting.network,
         "wallet": posting.key.wallet,
-        "round": line.round_id,
+        "round": "" if _of_no_round(posting) else line.round_id,
         "dataset": posting.dataset,
         "kind": line.kind.value,
         "landed": "yes" if line.landed else "no",
         "reward_lamports": line.reward_lamports,
         "rent_lamports": line.rent_lamports,
         "fee_lamports": line.fee_lamports,
+        "priority_lamports": line.priority_lamports,
         "change_lamports": line.change_lamports,
         "signature": line.signature,
     }
@@ -222,10 +226,12 @@ def book_json(book: Book) -> dict[str, Any]:
         "open": book.success.open,
         "success_rate": book.success.rate,
         "days": [{"day": day, **sums} for day, sums in _sums(book.postings, _day)],
-        "datasets": [{"dataset": name, **sums} for name, sums in _sums(book.postings, _dataset)],
+        "datasets": [
+            {"dataset": name, **sums} for name, sums in _sums(_of_rounds(book.postings), _dataset)
+        ],
         "rounds": [
             {"round": key.round_id, "dataset": dataset, "wallet": key.wallet, **sums}
-            for (key, dataset), sums in _sums(book.postings, _round)
+            for (key, dataset), sums in _sums(_of_rounds(book.postings), _round)
         ],
         "transactions": [
             _row(posting) | {"landed": posting.line.landed} for posting in book.postings
@@ -238,6 +244,8 @@ def _totals_json(totals: Totals) -> dict[str, int]:
         "rewards_lamports": totals.rewards_lamports,
         "rent_lamports": totals.rent_lamports,
         "fees_lamports": totals.fees_lamports,
+        "priority_lamports": totals.priority_lamports,
+        "stored_lamports": totals.stored_lamports,
         "net_lamports": totals.net_lamports,
     }
 
@@ -260,6 +268,17 @@ def _groups(
         (group, totals(posting.line for posting in book), len(book))
         for group, book in grouped(postings, group_of).items()
     ]
+
+
+def _of_no_round(posting: Posting) -> bool:
+    """A transfer to the cold address."""
+    from decloud_trainer.rounds.model import NO_ROUND
+
+    return posting.line.round_id == NO_ROUND
+
+
+def _of_rounds(postings: Sequence[Posting]) -> list[Posting]:
+    return [posting for posting in postings if not _of_no_round(posting)]
 
 
 def _day(posting: Posting) -> str:
@@ -297,17 +316,23 @@ def _print_summary(book: Book) -> None:
     first = book.since or book.postings[0].line.at
     rate = "-" if success.rate is None else f"{100 * success.rate:.0f} %"
     still = f", {success.open} still open" if success.open else ""
+    priority, stored = "", {}
+    if totals.priority_lamports:
+        priority = f" (of it {format_sol(-totals.priority_lamports)} to land early)"
+    if totals.stored_lamports:
+        stored["Stored"] = f"{format_sol(totals.stored_lamports)} sent to the cold address"
     print_pairs(
         {
             "Network": book.network,
             "Since": f"{_local_time(first)} ({_hours_text(book.hours)})",
             "Rewards": format_sol(totals.rewards_lamports),
             "Rent": f"{format_sol(-totals.rent_lamports)} (of joining; it never comes back)",
-            "Fees": format_sol(-totals.fees_lamports),
+            "Fees": format_sol(-totals.fees_lamports) + priority,
             "Net": format_sol(totals.net_lamports),
             "Per hour": "-" if book.net_per_hour is None else format_sol(book.net_per_hour),
             "Success": f"{rate} ({success.claimed} of {success.joined} joined rounds claimed"
             f"{still})",
+            **stored,
         }
     )
 
@@ -317,7 +342,8 @@ def _print_view(book: Book, view: str, *, shortened: bool) -> None:
         _print_transactions(book.postings)
         return
     group_of = {"day": _day, "dataset": _dataset, "round": _round}[view]
-    groups = _groups(book.postings, group_of)
+    kept = book.postings if view == "day" else _of_rounds(book.postings)
+    groups = _groups(kept, group_of)
     shown = groups[-FEW:] if shortened else groups
     sums = [totals for _, totals, _ in shown]
     columns = _labels(view, [group for group, _, _ in shown]) | {
@@ -366,7 +392,8 @@ def _print_transactions(postings: Sequence[Posting]) -> None:
     for posting in postings:
         line = posting.line
         what = line.kind.value if line.landed else f"{line.kind.value} (refused)"
-        head = f"{_local_time(line.at)}  round {line.round_id}  {what}  "
+        where = "" if _of_no_round(posting) else f"round {line.round_id}  "
+        head = f"{_local_time(line.at)}  {where}{what}  "
         sign = "+" if line.change_lamports > 0 else ""
         click.echo(folded(head, sign + format_sol(line.change_lamports), indent=2))
         click.echo(f"  {line.signature}")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from decloud_trainer.rounds.entry import Entry, RowKey, SentIntent, State
 from decloud_trainer.rounds.model import ActionKind, OutcomeState
+from decloud_trainer.rounds.transfers import Transfer
 
 # The clusters that everybody shares, by the hash of their first block.
 GENESIS_NAMES = {
@@ -15,6 +16,8 @@ GENESIS_NAMES = {
     "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxkzZBuG": "devnet",
     "4uhcVJyU9pJkvQyS88uRDiswHScCQ2PFdCXcAdzjm5Vs": "testnet",
 }
+# What every transaction of ours pays: it has one signature.
+BASE_FEE_LAMPORTS = 5000
 # Any other: a local network, each of which has a hash of its own.
 LOCAL = "localnet"
 
@@ -47,12 +50,31 @@ class Line:
         """What a join left in its account for ever."""
         return -self.change_lamports - self.fee_lamports if self.kind is ActionKind.JOIN else 0
 
+    @property
+    def stored_lamports(self) -> int:
+        """What a transfer brought to the cold address: still the user's."""
+        return -self.change_lamports - self.fee_lamports if self.kind is ActionKind.TRANSFER else 0
+
+    @property
+    def priority_lamports(self) -> int:
+        """The part of the fee that was paid to land early."""
+        return max(self.fee_lamports - BASE_FEE_LAMPORTS, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
+    """Sums.
+
+    Attributes:
+        fees_lamports: all of them; priority_lamports is a part of it.
+        stored_lamports: sent to the cold address, which is no loss.
+    """
+
     rewards_lamports: int
     rent_lamports: int
     fees_lamports: int
+    priority_lamports: int = 0
+    stored_lamports: int = 0
 
     @property
     def net_lamports(self) -> int:
@@ -123,22 +145,28 @@ def totals(book: Iterable[Line]) -> Totals:
         rewards_lamports=sum(line.reward_lamports for line in book),
         rent_lamports=sum(line.rent_lamports for line in book),
         fees_lamports=sum(line.fee_lamports for line in book),
+        priority_lamports=sum(line.priority_lamports for line in book),
+        stored_lamports=sum(line.stored_lamports for line in book),
     )
 
 
 def postings(
-    entries: Iterable[Entry], intents: Mapping[int, Sequence[SentIntent]]
+    entries: Iterable[Entry],
+    intents: Mapping[int, Sequence[SentIntent]],
+    transfers: Iterable[Transfer] = (),
 ) -> list[Posting]:
     """The whole book, oldest first.
 
     Args:
         intents: of each entry, by its row.
+        transfers: those to the cold address, which are of no round.
     """
     found = [
         Posting(line, entry.key, str(entry.round.dataset) if entry.round else "")
         for entry in entries
         for line in lines(intents.get(entry.row, ()))
     ]
+    found += [Posting(line, one.scope, "") for one in transfers for line in lines([one.sent])]
     return sorted(found, key=lambda posting: posting.line.at)
 
 

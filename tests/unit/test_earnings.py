@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from decloud_trainer.cli.earnings import amounts, bars, fitting, parse_since
 from decloud_trainer.cli.main import main
 from decloud_trainer.money import lamports_from_sol
-from decloud_trainer.rounds import ledger
+from decloud_trainer.rounds import ledger, transfers
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey, State
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import (
+    NO_ROUND,
     Action,
     ActionKind,
     Dataset,
@@ -194,11 +195,12 @@ def test_groups_lose_nothing(parts: list[tuple[ActionKind, int, int, int]]) -> N
     """However the book is grouped, the groups' sums make up the whole."""
     postings = []
     for index, (kind, number, fee, amount) in enumerate(parts):
-        change = {"claim": amount - fee, "join": -amount - fee, "submit": -fee}[kind.value]
+        change = {"claim": amount - fee, "submit": -fee}.get(kind.value, -amount - fee)
         line = ledger.Line(float(index), number, kind, str(index), fee, change)
         postings.append(ledger.Posting(line, RowKey("g", "p", "w", number), "Mnist"))
     whole = ledger.totals(posting.line for posting in postings)
-    assert whole.net_lamports == sum(posting.line.change_lamports for posting in postings)
+    changed = sum(posting.line.change_lamports for posting in postings)
+    assert whole.net_lamports - whole.stored_lamports == changed
     groups = ledger.grouped(postings, lambda posting: posting.line.round_id)
     sums = [ledger.totals(posting.line for posting in group) for group in groups.values()]
     assert sum(part.net_lamports for part in sums) == whole.net_lamports
@@ -206,6 +208,32 @@ def test_groups_lose_nothing(parts: list[tuple[ActionKind, int, int, int]]) -> N
 
 
 # What the command shows
+
+
+def test_a_transfer_to_the_cold_address_is_no_loss(
+    book: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is in the book, with its fee; it is of no round, and the net doesn't count it."""
+    entry = book.round(1)
+    book.joined(entry)
+    book.claimed(entry)
+    scope = replace(entry.key, round_id=NO_ROUND)
+    action = Action(ActionKind.TRANSFER, NO_ROUND, to="cold", lamports=50_000_000)
+    intent = Intent(action, "transfer", b"raw", 1)
+    transfers.record(book.journal, scope, intent, START + 60)
+    assert transfers.under_way(book.journal, scope) == intent
+    transfers.settle(book.journal, intent, landed(-50_000_000 - FEE))
+    assert transfers.under_way(book.journal, scope) is None
+    text = told(capsys)
+    assert "Stored:" in text
+    assert "0.05 SOL sent to the cold address" in text
+    shown = json.loads(told(capsys, "--json"))
+    assert shown["stored_lamports"] == 50_000_000
+    assert shown["net_lamports"] == REWARD - RENT - 4 * FEE
+    assert [one["round"] for one in shown["rounds"]] == [1]
+    rows = list(csv.DictReader(io.StringIO(told(capsys, "--csv"))))
+    assert sum(int(row["change_lamports"]) for row in rows) == REWARD - RENT - 4 * FEE - 50_000_000
+    assert {row["round"] for row in rows if row["kind"] == "transfer"} == {""}
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -233,6 +261,7 @@ def test_csv_has_every_transaction_exactly(book: Book, capsys: pytest.CaptureFix
         "reward_lamports": str(REWARD),
         "rent_lamports": "0",
         "fee_lamports": str(FEE),
+        "priority_lamports": "0",
         "change_lamports": str(REWARD - FEE),
         "signature": signatures[0],
     }
