@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from decloud_trainer.cli.crash import configured_secrets
+from decloud_trainer.cli.logs import KEPT_LOGS
 from decloud_trainer.cli.output import print_json
 from decloud_trainer.errors import DecloudError, RoundError
 from decloud_trainer.files import home_dir, log_dir, write_atomic
@@ -68,5 +69,5 @@ def export_round(round_id: int, pubkey: str | None, target: str, *, as_json: boo
 
 def _logs() -> list[Path]:
     """The daemon's log files, the oldest first."""
-    found = log_dir().glob("daemon.log*")
-    return sorted(found, key=lambda path: path.suffix, reverse=True)
+    names = ["daemon.log", *(f"daemon.log.{age}" for age in range(1, KEPT_LOGS + 1))]
+    return [log_dir() / name for name in reversed(names)]

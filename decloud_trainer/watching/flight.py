@@ -93,7 +93,8 @@ def recorded(journal: Journal, entry: Entry, places: Places) -> dict[str, Any]:
         "jobs": jobs,
         "log": _log_lines(entry.key.round_id, places),
     }
-    return cleaned(found, places.secrets)
+    shown: dict[str, Any] = cleaned(found, places.secrets)
+    return shown
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
