@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from decloud_trainer.cli.live import (
     REASON_COLUMN,
@@ -50,7 +50,7 @@ class Board:
         from rich.live import Live
 
         self._active: dict[int, Entry] = {}
-        self._progress: dict[int, Mapping[str, Any]] = {}
+        self._progress: dict[int, Progress] = {}
         self._began = time.time()
         self._claimed = 0
         self._to_book: asyncio.Queue[Entry] = asyncio.Queue()
@@ -91,7 +91,7 @@ class Board:
         self._console.print(Text(line, style=style), soft_wrap=True)
 
     def progress(self, told: Progress, now: float) -> None:
-        self._progress[told.round_id] = told.values
+        self._progress[told.round_id] = told
 
     async def keep_book(self, journal: JournalThread) -> None:
         """Keep this session's earnings as the journal has them, for ever."""
@@ -125,10 +125,10 @@ class Board:
         from rich.padding import Padding
         from rich.text import Text
 
-        for number, values in sorted(self._progress.items()):
-            if number in self._active and (told := progress_text(values)):
+        for number, told in sorted(self._progress.items()):
+            if number in self._active and (figures := progress_text(told.values)):
                 # Figures and their units stay together.
-                text = re.sub(r"(?<!,) ", "\N{NO-BREAK SPACE}", f"#{number}: {told}")
+                text = re.sub(r"(?<!,) ", "\N{NO-BREAK SPACE}", f"#{number}: {figures}")
                 yield Padding(Text(text, style="dim"), (0, 0, 0, 2))
 
     def _table(self) -> RenderableType:
@@ -142,18 +142,22 @@ class Board:
         for name in shown:
             table.add_column(name, no_wrap=True)
         for row, number in zip(rows, sorted(self._active), strict=True):
-            done = fraction(self._progress.get(number, {}))
+            told = self._progress.get(number)
+            done = fraction(told.values) if told else None
             bar = "" if done is None else ProgressBar(total=1.0, completed=done, width=BAR)
             table.add_row(*(bar if name == "Done" else row[name] for name in shown))
         return table
 
     def _row(self, number: int, entry: Entry) -> dict[str, str]:
-        seen = entry.round
+        told = self._progress.get(number)
+        trains = told is not None and told.kind == "train"
+        seen = told.round if told and told.round else entry.round
+        state = "training" if trains else entry.state.value
         return {
             "Round": f"#{number}",
             "Dataset": str(seen.dataset) if seen else "",
             "Reward": format_sol(seen.reward_lamports) if seen else "",
-            "State": sign(SIGNS[entry.state.value]) + entry.state.value,
+            "State": sign(SIGNS["trained" if trains else entry.state.value]) + state,
             "Done": " " * BAR,
             "Deadline": time_left(next_deadline(seen), time.time()) if seen else "",
         }

@@ -11,6 +11,7 @@ from decloud_trainer.jobs.ports import Jobs
 from decloud_trainer.rounds.entry import Entry, Facts, State
 from decloud_trainer.rounds.gate import Gate
 from decloud_trainer.rounds.journal import JournalThread
+from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.policy import Terms
 from decloud_trainer.rounds.ports import Chain, Pins, Sender
 from decloud_trainer.rounds.spending import ColdStore
@@ -51,11 +52,17 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a running child reports, passed on to whoever watches."""
+    """What a running child reports, passed on to whoever watches.
+
+    Attributes:
+        kind: of its job.
+        round: as it was when the job began, if that is known.
+    """
 
     round_id: int
     kind: str
     values: Mapping[str, Any]
+    round: Round | None = None
 
 
 @dataclass(frozen=True, slots=True)

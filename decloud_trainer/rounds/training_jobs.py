@@ -132,7 +132,8 @@ async def train_round(
     # Other wishes are another training: the spec's hash is part of the job's name.
     variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]
     try:
-        return await run_job(parts, entry, "train", spec, variant=variant, unless=unless)
+        current = dataclasses.replace(entry, round=round)
+        return await run_job(parts, current, "train", spec, variant=variant, unless=unless)
     except DecloudError:
         parts.prepared.clear()  # whatever it was, the data is looked at anew before the next join
         raise
@@ -196,7 +197,8 @@ async def _report(parts: Parts, entry: Entry, job_id: str) -> None:
         if not job.progress:
             continue
         try:
-            parts.on_progress(Progress(entry.key.round_id, job.kind, job.progress))
+            told = Progress(entry.key.round_id, job.kind, job.progress, entry.round)
+            parts.on_progress(told)
         except Exception:  # whoever shows it, say on a closed terminal, is no reason to stop
             log.exception("progress of round %s can't be shown", entry.key.round_id)
             return

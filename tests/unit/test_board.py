@@ -19,7 +19,7 @@ from decloud_trainer.cli.output import fitting
 from decloud_trainer.rounds.engine import Told
 from decloud_trainer.rounds.entry import Entry, RowKey, State
 from decloud_trainer.rounds.journal import Journal, JournalThread
-from decloud_trainer.rounds.model import ActionKind
+from decloud_trainer.rounds.model import ActionKind, RoundStatus
 from decloud_trainer.rounds.parts import Progress
 
 PROGRESS = {
@@ -69,7 +69,8 @@ async def test_it_shows_what_the_session_earned(
         joined = await entry_in(journal, State.JOINED, replace(KEY, round_id=8))
         await send(journal, joined, ActionKind.JOIN, -1_738_040)
         board.event(Told(time.time(), joined, moved=True))
-        board.progress(Progress(8, "train", PROGRESS), 0.0)
+        late = a_round(id=8, status=RoundStatus.TRAINING, submit_deadline=int(time.time()) + 7300)
+        board.progress(Progress(8, "train", PROGRESS, late), 0.0)
         await board.all_booked()
         keeping.cancel()
     journal.close()
@@ -79,6 +80,9 @@ async def test_it_shows_what_the_session_earned(
     assert plain.splitlines()[-1] == "session of 0 min: 1 claimed, +0.00726196 SOL net"
     table = next(line for line in plain.splitlines() if line.startswith("Round"))
     assert "Deadline" in table
+    row = next(line for line in plain.splitlines() if line.startswith("#8 "))
+    assert "training" in row
+    assert row.rstrip().endswith("2h 1m"), "the submissions' deadline"
     figures = "#8: epoch 1/2, batch 30/43, loss 0.412, acc 88.1 %, 2310/s, 4s left, 850 MB"
     assert figures in " ".join(plain.split())
     assert all(len(line) <= width for line in re.split(r"[\r\n]+", plain))
