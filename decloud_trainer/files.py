@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from decloud_trainer.errors import AlreadyRunning, DecloudError
 from decloud_trainer.faultpoints import reach
 
 APP = "decloud-trainer"
+TEMPORARY_SUFFIX, PART_SUFFIX = ".tmp", ".part"
+_LEFTOVER = re.compile(r"\..+\.(?P<pid>\d{1,9})-[a-z0-9_]+(\.tmp|\.part)")
 
 
 def home_dir() -> Path:
@@ -75,7 +79,9 @@ def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> 
     has its final mode from the start.
     """
     reach("file.begin")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=temporary_prefix(path), suffix=TEMPORARY_SUFFIX
+    )
     temporary = Path(name)
     half = len(data) // 2
     try:
@@ -94,6 +100,41 @@ def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> 
         temporary.unlink(missing_ok=True)
         raise
     sync_dir(path.parent)
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names of things begin that this process makes beside `path` on the way to it."""
+    return f".{path.name}.{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what processes that are gone left of such things in the folder; their number.
+
+    To be called before this process makes any: in a container an earlier one had its number."""
+    removed = 0
+    with contextlib.suppress(OSError):  # a leftover costs only its space
+        for path in folder.glob(".*"):
+            match = _LEFTOVER.fullmatch(path.name)
+            if match is None or _is_another_alive(int(match["pid"])):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _is_another_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def publish(temporary: Path, path: Path) -> None:

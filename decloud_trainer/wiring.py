@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import AlreadyRunning, InsufficientFunds, SettingsError
-from decloud_trainer.files import cache_dir, home_dir, single_instance, wallet_locks_dir
+from decloud_trainer.files import (
+    cache_dir,
+    home_dir,
+    log_dir,
+    remove_leftovers,
+    single_instance,
+    wallet_locks_dir,
+)
 from decloud_trainer.names import dataset_key
 
 if TYPE_CHECKING:
@@ -515,6 +522,8 @@ async def open_trainer(
     home = home_dir()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(the_only_one(wallet.pubkey))
+        for folder in (home, log_dir(), cache_dir(), cache_dir() / "models"):
+            await asyncio.to_thread(remove_leftovers, folder)
         rpc = await stack.enter_async_context(rpc_of(settings))
         clock = ChainClock(rpc)
         await clock.refresh()

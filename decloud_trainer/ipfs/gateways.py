@@ -23,7 +23,7 @@ from decloud_trainer.errors import (
     SettingsError,
     TooLarge,
 )
-from decloud_trainer.files import publish
+from decloud_trainer.files import PART_SUFFIX, publish, temporary_prefix
 from decloud_trainer.ipfs.cid import Cid, is_content
 from decloud_trainer.ipfs.gateway import Gateway, Patience
 from decloud_trainer.ipfs.http import check_base_url
@@ -35,7 +35,6 @@ MAX_AT_ONCE = 3
 # Less than this within `hedge_s` is as good as nothing.
 HEDGE_BYTES = 16 * 1024
 _LOOK_S = 0.1  # between two looks at how the transfers do
-PART_SUFFIX = ".part"
 
 
 @dataclass(slots=True)
@@ -230,7 +229,7 @@ def _part_folder(into: Path) -> Iterator[Path]:
     """A private folder beside the target for what is on its way; gone afterwards."""
     with writing(into):
         folder = Path(
-            tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}.", suffix=PART_SUFFIX)
+            tempfile.mkdtemp(dir=into.parent, prefix=temporary_prefix(into), suffix=PART_SUFFIX)
         )
     try:
         yield folder

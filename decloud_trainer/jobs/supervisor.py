@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError
 from decloud_trainer.faultpoints import reach
-from decloud_trainer.files import make_private_dir
+from decloud_trainer.files import make_private_dir, remove_leftovers
 from decloud_trainer.jobs.attempt import Attempt, Limits, Verdict, failed, out_of_time
 from decloud_trainer.jobs.child import Child, WorkerLog, child_environment, end_leftover
 from decloud_trainer.jobs.model import KINDS, ChildId, Job, JobState, Wish, check_job_id
@@ -317,6 +317,7 @@ class Supervisor:
         job = live.job
         try:
             make_private_dir(job.folder)
+            await asyncio.to_thread(remove_leftovers, job.folder)
             worker_log = WorkerLog(job.folder / "worker.log")
         except (OSError, DecloudError) as error:
             return failed(f"can't use the job's folder: {error}", may_retry=True)
@@ -333,6 +334,7 @@ class Supervisor:
             return await self._oversee(live, child, identity)
         finally:
             worker_log.close()
+            await asyncio.to_thread(remove_leftovers, job.folder)
 
     async def _oversee(self, live: _Live, child: Child, identity: ChildId) -> Verdict:
         """Give the child its work and stay with it to its end, and its group's."""
