@@ -135,7 +135,7 @@ class Command:
     line, the text. No shell has a hand in it."""
 
     def __init__(self, words: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
-        self._words = tuple(words)
+        self._words = (os.path.expanduser(words[0]), *words[1:])
         self._environ = notice_environment(environ)
 
     @property
