@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -87,7 +86,7 @@ def train(
 ) -> None:
     """Train a pricer, or train one on, and commit it."""
     from decloud_trainer.store.opening import open_store
-    from decloud_trainer.training.commits import DEFAULT_MESSAGE
+    from decloud_trainer.training.commit_plan import DEFAULT_MESSAGE
     from decloud_trainer.training.pricing.config import TrainingConfig
     from decloud_trainer.training.pricing.pricer import GbmCVNNPricer
 
@@ -278,5 +277,5 @@ def evaluate(
             "errors of the formula (95 % or more are expected)",
         }
     )
-    if math.isfinite(found.rmse) and found.rmse <= 2 * found.standard_error:
-        click.echo("\nThe network is as exact as a simulation with so many paths.")
+    if found.rmse <= found.monte_carlo_rmse:
+        click.echo("\nThe network is more exact than a simulation with so many paths.")
