@@ -17,7 +17,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -253,27 +253,33 @@ def _end(child: asyncio.subprocess.Process) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
+@dataclass(slots=True)
+class _Way:
+    channel: Channel
+    waiting: deque[Notice] = field(default_factory=lambda: deque(maxlen=_MOST_KEPT))
+    is_failing: bool = False
+
+
 class Notifier:
     """Tells notices over every channel; what doesn't arrive waits for the next call."""
 
     def __init__(self, channels: Sequence[Channel]) -> None:
-        self._waiting = [(channel, deque[Notice](maxlen=_MOST_KEPT)) for channel in channels]
-        self._failing: set[str] = set()
+        self._ways = [_Way(channel) for channel in channels]
 
     async def tell(self, notices: Sequence[Notice] = ()) -> None:
         """Send these, and before them what couldn't be sent so far."""
-        for _, waiting in self._waiting:
-            waiting.extend(notices)
-        await asyncio.gather(*(self._send(*pair) for pair in self._waiting))
+        for way in self._ways:
+            way.waiting.extend(notices)
+        await asyncio.gather(*(self._send(way) for way in self._ways))
 
-    async def _send(self, channel: Channel, waiting: deque[Notice]) -> None:
-        while waiting:
+    async def _send(self, way: _Way) -> None:
+        while way.waiting:
             try:
-                await channel.send(waiting[0])
+                await way.channel.send(way.waiting[0])
             except DecloudError as error:
-                if channel.name not in self._failing:
+                if not way.is_failing:
                     log.warning("an alarm can't be told, it is tried again: %s", error)
-                self._failing.add(channel.name)
+                way.is_failing = True
                 return
-            self._failing.discard(channel.name)
-            waiting.popleft()
+            way.is_failing = False
+            way.waiting.popleft()
