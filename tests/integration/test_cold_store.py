@@ -19,7 +19,7 @@ from solders.system_program import TransferParams, transfer
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.generation import Generation
-from decloud_trainer.chain.guard import Guard
+from decloud_trainer.chain.guard import Book, Guard
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.errors import SpendingRefused
 from decloud_trainer.localnet.accounts import Account
@@ -47,8 +47,14 @@ class Cold:
         return account.lamports if account else 0
 
     def sender(self, real: Any) -> SolanaSender:
-        net = self.world.net
-        guard = Guard(net.rpc, net.wallet, ceilings=Ceilings(cold=self.store))
+        net, world = self.world.net, self.world
+        journal = Journal(world.home / "journal.sqlite", clock=world.clock)
+
+        async def past(round_id: int, since: float) -> Any:
+            return journal.spent(world.scope.key(round_id), since)
+
+        ceilings, book = Ceilings(cold=self.store), Book(past, world.clock)
+        guard = Guard(net.rpc, net.wallet, ceilings=ceilings, book=book)
         found = Generation(net.rpc, net.wallet.pubkey, setting=net.generation)
         return SolanaSender(net.rpc, net.wallet, found, guard=guard, pace=FAST)
 
@@ -88,7 +94,7 @@ async def test_the_excess_goes_after_the_announcement(
         cold = Cold(world)
         async with cold.daemon():
             await told(world)
-            assert f"they go to {cold.address} in 10 minutes" in caplog.text
+            await until(lambda: f"they go to {cold.address} in 10 minutes" in caplog.text)
             assert (world.balance(), cold.lamports) == (10 * SOL, 0)
             world.warp(601)
             await until(lambda: cold.lamports == 10 * SOL - FLOAT - FEE)
