@@ -40,8 +40,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def plain(text: str) -> str:
+    """The text without what a terminal obeys or hides: a stranger's words may be in it.
+
+    Escape sequences, other control characters and signs that turn the direction of writing become
+    ``?``; line breaks and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in text)
+
+
 class DecloudError(Exception):
-    """Root of all expected failures.
+    """Root of all expected failures. Message and hint are `plain`: they are shown and logged.
 
     Attributes:
         hint: what the user can do next, one sentence; empty when the message says it all.
@@ -51,8 +62,8 @@ class DecloudError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(plain(message))
+        self.hint = plain(hint)
 
     @property
     def message(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from decloud_trainer.chain.programerrors import program_error
 from decloud_trainer.chain.rpc import Failure
-from decloud_trainer.errors import ChainError, InsufficientFunds, ProgramError
+from decloud_trainer.errors import ChainError, InsufficientFunds, ProgramError, plain
 
 INSUFFICIENT_FUNDS: Final = "InsufficientFunds"
 """The one name for all ways in which a wallet can't pay."""
@@ -84,7 +84,7 @@ def _name(error: Any) -> str:
     named = error if inner is None else inner
     if isinstance(named, dict) and named:
         named = next(iter(named))
-    return str(named)[:200]
+    return plain(str(named)[:200])
 
 
 def _account_index(error: Any) -> Any:

@@ -29,7 +29,7 @@ from decloud_trainer.cli.showing import (
     submission_json,
     submission_text,
 )
-from decloud_trainer.errors import RoundError
+from decloud_trainer.errors import RoundError, plain
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def status(
             "Creator": round.creator,
             "Validator": round.validator or "-",
             "Baseline": f"{round.baseline_score / 100:.2f} %" if round.baseline_score else "-",
-            "Model": round.model_cid,
+            "Model": plain(round.model_cid),
             "Gradients": submission.gradient_cid if submission and submission.submitted else "-",
             "Submission": submission_text(submission),
         }
