@@ -247,7 +247,7 @@ def datasets_dir() -> Path:
 
 def data_specs(settings: Settings) -> dict[str, dict[str, Any]]:
     """Dataset key -> data spec of the training core, for all that can be trained here."""
-    from decloud_trainer.training.published import CLASSES
+    from decloud_trainer.training.data.published import CLASSES
 
     data_dir = str(datasets_dir())
     paths = {
@@ -262,7 +262,7 @@ def data_specs(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def describe_data_folder(path: str) -> str:
     """What a dataset folder holds, in words; DatasetUnavailable if nothing we can read."""
-    from decloud_trainer.training.datasets import find_format
+    from decloud_trainer.training.data.datasets import find_format
 
     found = find_format(Path(path).expanduser())
     return (

@@ -161,7 +161,7 @@ def remove(name: str, as_json: bool) -> None:
     Folders of your own stay as they are. A dataset in use by a training isn't removed.
     """
     from decloud_trainer.names import dataset_key
-    from decloud_trainer.training.datasets import remove as remove_data
+    from decloud_trainer.training.data.datasets import remove as remove_data
     from decloud_trainer.wiring import datasets_dir
 
     key = dataset_key(name)
@@ -233,8 +233,8 @@ def check(name: str, as_json: bool) -> None:
 def _check_folder(path: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from decloud_trainer.training.datasets import find_format
-    from decloud_trainer.training.nearly import missing_halves
+    from decloud_trainer.training.data.datasets import find_format
+    from decloud_trainer.training.data.nearly import missing_halves
 
     found = find_format(path)
     missing = missing_halves(path)

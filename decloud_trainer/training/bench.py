@@ -25,12 +25,12 @@ from decloud_trainer.training import tuning
 from decloud_trainer.training.artifacts import difference, serialise
 from decloud_trainer.training.checkpoint import encode
 from decloud_trainer.training.contestants import Ceiling, Ours, Plain, accuracy, plan_of
-from decloud_trainer.training.datasets import load
+from decloud_trainer.training.data.datasets import load
+from decloud_trainer.training.data.samples import Dataset
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.limits import usable_processors
 from decloud_trainer.training.memory import peak_bytes
 from decloud_trainer.training.networks import Architecture, SimpleCNN
-from decloud_trainer.training.samples import Dataset
 from decloud_trainer.training.spec import DataSpec
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.values import Json, as_json

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +22,10 @@ from torch import Tensor
 
 from decloud_trainer import files
 from decloud_trainer.errors import CorruptionError
-
-log = logging.getLogger(__name__)
+from decloud_trainer.training.commit_plan import CommitReport
 
 FORMAT = 1
 KEY = "checkpoint"
-LATEST, BEFORE = "checkpoint.safetensors", "checkpoint-before.safetensors"
 MAX_HEADER_BYTES = 100 * 1024**2  # safetensors' own limit
 MAX_CHECKPOINT_BYTES = 64 * 1024**3
 
@@ -62,11 +58,18 @@ class Checkpoints(Protocol):
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep it. May return before it is durable, and may leave one out while it is busy."""
 
+    def commit(self, checkpoint: Checkpoint, message: str, metrics: Mapping[str, float]) -> None:
+        """Keep it as one that was asked for: it is not left out for being busy.
+
+        Args:
+            metrics: at least one.
+        """
+
     def latest(self) -> Checkpoint | None:
         """The newest one that is whole, if there is any."""
 
-    def close(self) -> None:
-        """Wait for what is being saved."""
+    def close(self) -> CommitReport:
+        """Wait for what is being kept, and tell what became of it all. May be called again."""
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -142,54 +145,6 @@ def pieces(data: bytes) -> list[memoryview]:
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Durably, in place of an older one."""
     files.write_atomic(path, encode(checkpoint))
-
-
-class CheckpointFolder:
-    """Checkpoints in a folder: the newest, and the one before it in case that one is damaged.
-
-    They are encoded and written on a thread of their own. One that comes while another is being
-    written is left out: training never waits for the disk.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[None] | None = None
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        if self._writing is None or self._writing.done():
-            self._writing = self._thread.submit(self._write, checkpoint)
-
-    def latest(self) -> Checkpoint | None:
-        for name in (LATEST, BEFORE):
-            path = self._folder / name
-            if path.exists():
-                try:
-                    return decode(path)
-                except CorruptionError as error:
-                    log.warning("%s (%s)", error, error.hint)
-        return None
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=True)
-
-    def remove(self) -> None:
-        """The run is over: nothing of it has to be done again."""
-        self.close()
-        for name in (LATEST, BEFORE):
-            (self._folder / name).unlink(missing_ok=True)
-
-    def _write(self, checkpoint: Checkpoint) -> None:
-        latest = self._folder / LATEST
-        try:
-            data = encode(checkpoint)
-            # A crash between these two leaves only the older one, which is whole.
-            if latest.exists():
-                latest.replace(self._folder / BEFORE)
-            files.write_atomic(latest, data)
-        except OSError as error:
-            # A full disk is no reason to stop training; the next one may fit.
-            log.warning("a checkpoint couldn't be written to %s: %s", latest, error.strerror)
 
 
 def _canonical(value: object) -> str:

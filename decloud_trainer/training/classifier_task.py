@@ -13,13 +13,13 @@ from torch.nn import functional
 from decloud_trainer.errors import SettingsError, TrainingError
 from decloud_trainer.training.augment import NOTHING, augment, changes_for
 from decloud_trainer.training.convention import has_batchnorm
+from decloud_trainer.training.data.samples import Samples
+from decloud_trainer.training.data.tokens import PADDING
 from decloud_trainer.training.device import FORMATS, Device
 from decloud_trainer.training.evaluate import percent
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import Modality
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.task import Step, seed_for
-from decloud_trainer.training.tokens import PADDING
 
 WIDEST = 5  # words that a network's convolution takes at once
 

@@ -3,115 +3,34 @@
 from __future__ import annotations
 
 import logging
-import string
 import threading
 from collections import deque
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from decloud_trainer.errors import DecloudError, SettingsError
+from decloud_trainer.errors import DecloudError
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.version import Version
 from decloud_trainer.training.checkpoint import Checkpoint
+from decloud_trainer.training.commit_plan import CommitReport
 from decloud_trainer.training.snapshots import commit_checkpoint
 
 log = logging.getLogger(__name__)
 
-MESSAGE_FIELDS = ("step", "loss", "batch", "epoch", "accuracy")
-DEFAULT_MESSAGE = "Training checkpoint: step={step}, loss={loss:.6f}"
-_WHOLE = ("step", "batch", "epoch")
 # States that wait for a slow store may take so much memory; then the oldest of them is left out.
 MAX_WAITING_BYTES = 512 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class CommitPlan:
-    """When a training commits itself, and with which words.
-
-    Attributes:
-        auto_commit: at its end.
-        commit_interval: and after every so many batches; None = not before the end.
-        message: a template; see `check_message`.
-    """
-
-    auto_commit: bool = False
-    commit_interval: int | None = None
-    message: str = DEFAULT_MESSAGE
-
-    def check(self, *, has_store: bool, known: Collection[str] = MESSAGE_FIELDS) -> None:
-        """Before anything is trained.
-
-        Raises:
-            SettingsError: the parts don't go together, or the template is wrong.
-        """
-        interval = self.commit_interval
-        if (self.auto_commit or interval is not None) and not has_store:
-            raise SettingsError(
-                "auto_commit or commit_interval requires blockchain_store",
-                hint="name a chain of versions to commit to",
-            )
-        if interval is not None and not self.auto_commit:
-            raise SettingsError("commit_interval requires auto_commit", hint="set auto_commit, too")
-        if interval is not None and (type(interval) is not int or interval < 1):
-            raise SettingsError(f"commit_interval must be 1 or more, not {interval!r}")
-        check_message(self.message, known)
-
-
-def check_message(template: str, known: Collection[str] = MESSAGE_FIELDS) -> None:
-    """A template has plain text and fields such as ``{step}`` or ``{loss:.4f}``.
-
-    Raises:
-        SettingsError: another field, or a format that such a number can't be shown in.
-    """
-    try:
-        for _, field, _, conversion in string.Formatter().parse(template):
-            # Also no attributes or items: a template may be a stranger's.
-            if field is not None and field not in known:
-                raise SettingsError(
-                    f"the commit message has the unknown field {{{field}}}",
-                    hint=f"use {', '.join(f'{{{name}}}' for name in known)}",
-                )
-            if conversion:
-                raise SettingsError(f"the commit message converts {{{field}!{conversion}}}")
-        filled_message(template, dict.fromkeys(known, 1.5))
-    except (ValueError, KeyError, IndexError) as error:
-        raise SettingsError(f"the commit message {template!r} can't be filled: {error}") from error
-
-
-def filled_message(template: str, values: Mapping[str, float | None]) -> str:
-    """The template with these values; what isn't known is shown as nan."""
-    return template.format_map(
-        {
-            name: int(value) if name in _WHOLE and value is not None else _number(value)
-            for name, value in values.items()
-        }
-    )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class CommitReport:
-    """What became of a training's commits.
-
-    Attributes:
-        left_out: states that gave their memory to newer ones while the store was slow.
-        error: why the last failed one failed.
-    """
-
-    committed: int
-    failed: int
-    left_out: int
-    error: str
-
-
 class Commits:
-    """Commits of one training, on a thread of their own. Failures are counted, never raised."""
+    """Commits of one training, on a thread of their own. Failures are counted, never raised.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        after: called on that thread with each version; may raise a DecloudError, which is logged.
+    """
+
+    def __init__(self, store: Store, after: Callable[[Version], None] = lambda _: None) -> None:
         self._store = store
+        self._after = after
+        self._is_busy = False
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Checkpoint, str, dict[str, float]]] = deque()
         self._is_closed = False
@@ -130,6 +49,12 @@ class Commits:
                 self._left_out += 1
             self._changed.notify()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being committed or waits for it."""
+        with self._changed:
+            return not self._waiting and not self._is_busy
+
     def _waiting_bytes(self) -> int:
         return sum(
             tensor.nbytes for state, _, _ in self._waiting for tensor in state.tensors.values()
@@ -146,11 +71,13 @@ class Commits:
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._is_busy = False
                 while not self._waiting and not self._is_closed:
                     self._changed.wait()
                 if not self._waiting:
                     return
                 checkpoint, message, metrics = self._waiting.popleft()
+                self._is_busy = True
             self._commit(checkpoint, message, metrics)
 
     def _commit(self, checkpoint: Checkpoint, message: str, metrics: dict[str, float]) -> None:
@@ -158,8 +85,15 @@ class Commits:
             self.last = commit_checkpoint(self._store, checkpoint, message, metrics=metrics)
             self._committed += 1
             log.info("%s: committed %s: %s", self._store.where, self.last.name, message)
+            self._clear_up(self.last)
         except DecloudError as error:
             self._failed += 1
             self._error = error.message
             step = checkpoint.document.get("step")
             log.warning("failed to commit at step %s: %s; training goes on", step, error.message)
+
+    def _clear_up(self, version: Version) -> None:
+        try:
+            self._after(version)
+        except DecloudError as error:
+            log.warning("after %s of %s: %s", version.name, self._store.where, error.message)

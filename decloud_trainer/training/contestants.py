@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import transforms
 
-from decloud_trainer.training.checkpoint import CheckpointFolder
+from decloud_trainer.training.chains import ChainCheckpoints
 from decloud_trainer.training.choices import Choices
 from decloud_trainer.training.classifier_task import ClassifierTask, normalise
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.loop import train
 from decloud_trainer.training.networks import Architecture
 from decloud_trainer.training.results import Progress
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.state import Plan, Training
 from decloud_trainer.training.strategy import Strategy
 
@@ -134,7 +134,7 @@ class Ours:
         choices = Choices(threads=device.threads, total_steps=steps)
         self.training = Training(task, plan, device, choices)
         self._size, self._batch_size = len(samples), batch_size
-        self.checkpoints = CheckpointFolder(folder)
+        self.checkpoints = ChainCheckpoints(folder)
         self._told = io.StringIO()
         self._hooks = Hooks(time.time, self._tell)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decloud_trainer.errors import CorruptionError, Diverged
 from decloud_trainer.training.checkpoint import Checkpoint
+from decloud_trainer.training.commit_plan import DEFAULT_MESSAGE, MESSAGE_FIELDS, filled_message
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.loop import Epoch, Moment, train
 from decloud_trainer.training.record import Point
@@ -38,7 +39,8 @@ class Course(Generic[Batch]):
     Attributes:
         base: the model's state before the first step.
         digest: of what the run was asked for; a checkpoint of another is never taken.
-        on_save: called with the course whenever its state has been kept.
+        on_save: called with the course whenever its state has been kept for resuming.
+        message: the template of the messages of its commits.
         curve: a point for each epoch.
         notes: what was out of the ordinary, in sentences.
         stopped: what ended it before its time.
@@ -53,12 +55,14 @@ class Course(Generic[Batch]):
     started: float
     on_save: Callable[[], None]
     on_point: Callable[[Point], None]
+    message: str = DEFAULT_MESSAGE
     curve: list[Point] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stopped: Stopped = "complete"
     trouble: Diverged | None = None
     _ways_back: int = 0
     _sound: Checkpoint | None = None
+    _committed: int = -1
     _is_useless: bool = False
 
     def run(self, until: int) -> None:
@@ -87,6 +91,8 @@ class Course(Generic[Batch]):
                 self._look(until)
             elif moment.kind == "save":
                 self._keep()
+            elif moment.kind == "commit":
+                self.commit()
             else:
                 self._record(moment.epoch)
                 if moment.epoch.stopped:
@@ -138,12 +144,48 @@ class Course(Generic[Batch]):
 
     def _keep(self) -> None:
         """Remember the state as a good one, if it is."""
-        if not self.training.is_sound():
-            raise Diverged("a weight is no longer finite", hint="lower the learning rate")
+        self._check_weights()
         self._sound = self.snapshot()
         if self.hooks.checkpoints is not None:
             self.hooks.checkpoints.save(self._sound)
         self.on_save()
+
+    def commit(self) -> None:
+        """Keep the state as a version, unless this very state is one already.
+
+        Raises:
+            Diverged: it is no good one.
+        """
+        step = self.training.step
+        if self.hooks.checkpoints is None or self._committed == step:
+            return
+        self._check_weights()
+        self._committed = step
+        self._sound = self.snapshot()
+        told = self._figures()
+        metrics = {name: float(value) for name, value in told.items() if value is not None}
+        best = self.selection.best
+        if best is not None and self.selection.is_held_out:
+            metrics["validation"] = best.accuracy
+        words = {name: told.get(name) for name in MESSAGE_FIELDS}
+        self.hooks.checkpoints.commit(self._sound, filled_message(self.message, words), metrics)
+
+    def _figures(self) -> dict[str, float | None]:
+        """Of the epoch so far; the step counts from the run's beginning, the batch from its."""
+        tally, task = self.training.tally, self.training.task
+        sums = {name: float(value) for name, value in tally.sums.items()}
+        accuracy = task.metrics(sums, tally.samples).get("accuracy") if tally.samples else None
+        return {
+            "step": self.training.step,
+            "batch": tally.batches,
+            "epoch": tally.epoch,
+            "loss": tally.loss(),
+            "accuracy": accuracy,
+        }
+
+    def _check_weights(self) -> None:
+        if not self.training.is_sound():
+            raise Diverged("a weight is no longer finite", hint="lower the learning rate")
 
     def _go_back(self, error: Diverged) -> None:
         """To the last good state, with a lower rate.
@@ -167,6 +209,7 @@ class Course(Generic[Batch]):
         if self._sound is None or self._is_useless:
             training.begin_anew(self.base)
             self.selection.best = self._sound = None
+            self._committed = -1
             self.curve.clear()
         else:
             self.restore(self._sound, notes=False)
@@ -198,6 +241,7 @@ class Course(Generic[Batch]):
             "curve": [as_json(point) for point in self.curve],
             "notes": list(self.notes),
             "ways_back": self._ways_back,
+            "committed": self._committed,
         }
         return Checkpoint(document, {**training.tensors, **best.tensors})
 
@@ -214,6 +258,7 @@ class Course(Generic[Batch]):
         try:
             self.selection.restore(document["best"], checkpoint.part("best"))
             self.curve = [Point(**point) for point in document["curve"]]
+            self._committed = int(document["committed"])
             if notes:
                 self.started = float(document["started"])
                 self.notes = [str(note) for note in document["notes"]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from decloud_trainer.errors import TrainingError, UnknownArchitecture
+from decloud_trainer.training.data.samples import Samples
+from decloud_trainer.training.data.tokens import Tokenizer
 from decloud_trainer.training.networks import Architecture
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.training.tokens import Tokenizer
 
 WORDS = {"image": "images", "text": "texts", "tabular": "rows of numbers"}
 

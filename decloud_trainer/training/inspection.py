@@ -10,6 +10,7 @@ import torch
 from decloud_trainer import files
 from decloud_trainer.training.artifacts import Loaded, load_model
 from decloud_trainer.training.classifier_task import ClassifierTask, check_batch_size
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.fitting import tokenizer_for
 from decloud_trainer.training.hooks import Hooks
@@ -17,7 +18,6 @@ from decloud_trainer.training.horizon import steps_per_second
 from decloud_trainer.training.memory import check_fits
 from decloud_trainer.training.networks import SIDE, Architecture, recognise
 from decloud_trainer.training.results import ModelInfo, Progress
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import AUTO, InspectSpec, TrainSpec
 from decloud_trainer.training.state import Plan
 from decloud_trainer.training.tuning import tune

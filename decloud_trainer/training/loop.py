@@ -17,6 +17,7 @@ from decloud_trainer.training.task import Task
 
 Batch = TypeVar("Batch")
 Cut: TypeAlias = Literal["deadline", "stop"]
+Kind: TypeAlias = Literal["look", "save", "commit", "epoch"]
 
 PROGRESS_INTERVAL_S = 1.0
 # Keeping the state may take one part of so many of the time.
@@ -48,12 +49,13 @@ class Moment:
     """A pause between two steps, in which the training may be looked at, copied, or ended.
 
     Attributes:
-        kind: ``look`` = the state is worth being judged; ``save`` = worth being kept; ``epoch`` =
-            an epoch is over, or the whole run.
+        kind: ``look`` = the state is worth being judged; ``save`` = worth being kept; ``commit`` =
+            kept as a version, at a step that was asked for; ``epoch`` = an epoch is over, or the
+            whole run.
         epoch: as far as it has come.
     """
 
-    kind: Literal["look", "save", "epoch"]
+    kind: Kind
     epoch: Epoch
 
 
@@ -95,8 +97,8 @@ def train(training: Training[Batch], until: int, hooks: Hooks) -> Iterator[Momen
             if _is_look(training):
                 yield _moment("look", training)
                 now = _resumed(training, hooks)
-            if plan.checkpoint_every_s and now - kept >= pause_s:
-                yield _moment("save", training)
+            if kind := _kept_as(training, now - kept >= pause_s):
+                yield _moment(kind, training)
                 before, now = now, _resumed(training, hooks)
                 kept, pause_s = now, _next_pause(training, now - before)
 
@@ -108,8 +110,8 @@ def train(training: Training[Batch], until: int, hooks: Hooks) -> Iterator[Momen
             yield _moment("look", training)
         yield _moment("epoch", training, cut)
         now = clock()
-        if plan.checkpoint_every_s and now - kept >= pause_s and cut is None:
-            yield _moment("save", training)
+        if cut is None and (kind := _kept_as(training, now - kept >= pause_s)):
+            yield _moment(kind, training)
             before, now = now, clock()
             kept, pause_s = now, _next_pause(training, now - before)
 
@@ -126,13 +128,19 @@ def _is_look(training: Training[Batch]) -> bool:
     return step == training.plan.look_at or bool(every and step % every == 0)
 
 
+def _kept_as(training: Training[Batch], is_time: bool) -> Literal["save", "commit"] | None:
+    """Whether the state is kept after this step, and what as."""
+    plan = training.plan
+    if plan.commit_every and training.step % plan.commit_every == 0:
+        return "commit"
+    return "save" if plan.checkpoint_every_s and is_time else None
+
+
 def _next_pause(training: Training[Batch], cost_s: float) -> float:
     return max(training.plan.checkpoint_every_s, CHECKPOINT_SHARE * cost_s)
 
 
-def _moment(
-    kind: Literal["look", "save", "epoch"], training: Training[Batch], cut: Cut | None = None
-) -> Moment:
+def _moment(kind: Kind, training: Training[Batch], cut: Cut | None = None) -> Moment:
     training.check()
     training.pause()
     tally = training.tally

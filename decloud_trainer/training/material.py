@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decloud_trainer.errors import TrainingError, UnknownArchitecture
-from decloud_trainer.training import datasets
 from decloud_trainer.training.artifacts import Loaded, load_model
 from decloud_trainer.training.classifier_task import check_labels
+from decloud_trainer.training.data import datasets
+from decloud_trainer.training.data.samples import Dataset
 from decloud_trainer.training.fitting import check_inputs, has_same_words, tokenizer_for
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.networks import Architecture, recognise
 from decloud_trainer.training.results import Progress
-from decloud_trainer.training.samples import Dataset
 from decloud_trainer.training.scoring import Scorer
 from decloud_trainer.training.spec import MAX_MODEL_BYTES, DataSpec, TrainSpec
 

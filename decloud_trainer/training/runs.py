@@ -28,6 +28,7 @@ from decloud_trainer.training.choices import Choices
 from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.convention import carried
 from decloud_trainer.training.course import Course
+from decloud_trainer.training.data.samples import Dataset, Samples
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.horizon import steps_per_second, total_steps
@@ -38,7 +39,6 @@ from decloud_trainer.training.memory import parts_that_fit, peak_bytes
 from decloud_trainer.training.outcome import Artifact, Maker
 from decloud_trainer.training.record import Point, RunRecord, write
 from decloud_trainer.training.results import Progress, TrainResult
-from decloud_trainer.training.samples import Dataset, Samples
 from decloud_trainer.training.selection import Candidate, Judge, Selection, divide, look_every
 from decloud_trainer.training.spec import AUTO, DataSpec, TrainSpec
 from decloud_trainer.training.state import Plan, Training
@@ -53,6 +53,8 @@ SO_FAR = "so-far.pt"
 EXTRA_EPOCHS = 20
 # Rather too slow: differences, serialising, reading back and writing an artefact.
 STORED_BYTES_PER_S = 100e6
+# A state has the weights, two moments of each, their average and the best so far.
+COMMITTED_MODELS = 5
 
 
 def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
@@ -86,7 +88,7 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
 def run_digest(spec: TrainSpec) -> str:
     """What a run is known by: all that its result depends on, but not when it has to be over."""
     values = spec.to_json()
-    for name in ("deadline", "checkpoint_every_s", "tensorboard"):
+    for name in ("deadline", "checkpoint_every_s", "tensorboard", "commits"):
         del values[name]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -179,6 +181,7 @@ class _Run:
             self._hooks.clock(),
             self._save_so_far,
             self._point,
+            spec.commits.message,
         )
         self._maker = Maker(
             material.loaded.tensors,
@@ -199,6 +202,8 @@ class _Run:
         judging_s = 2 * material.scoring_s * judged / tested
         ending_s = 1.5 * previews * material.scoring_s + judging_s + 0.5
         ending_s += previews * material.loaded.bytes / STORED_BYTES_PER_S
+        if spec.commits.auto_commit:
+            ending_s += COMMITTED_MODELS * material.loaded.bytes / STORED_BYTES_PER_S
         averages = spec.strategy.averaging != "none"
         return Plan(
             learning_rate=spec.learning_rate,
@@ -209,6 +214,7 @@ class _Run:
             look_every=look_every(judged, spec.batch_size, per_epoch, averages),
             look_at=spec.choices.chosen_step if spec.choices else -1,
             checkpoint_every_s=spec.checkpoint_every_s,
+            commit_every=spec.commits.commit_interval or 0,
             is_replay=spec.choices is not None,
         )
 
@@ -279,12 +285,14 @@ class _Run:
                 "training was stopped before its first batch",
                 hint="the deadline left no time; join rounds that end later",
             )
+        self._commit_end()
         artifact = self._make(best)
         path = self._folder / ARTIFACT
         files.write_atomic(path, artifact.data)
         digest = hashlib.sha256(artifact.data).hexdigest()
         if files.sha256_file(path) != digest:
             raise CorruptionError(f"{path} isn't what was written to it")
+        self._close_chain()
         result = self._result(artifact, digest, seconds)
         choices = dataclasses.replace(
             self.training.choices,
@@ -301,6 +309,24 @@ class _Run:
                 self._tracker.preview(self.training.step, told.before, told.after)
             self._tracker.close()
         return result
+
+    def _commit_end(self) -> None:
+        """The last state as a version, if that was asked for."""
+        if self._spec.commits.auto_commit:
+            try:
+                self.course.commit()
+            except Diverged as error:
+                self.course.notes.append(f"the last state isn't committed: {error}")
+
+    def _close_chain(self) -> None:
+        """Wait for what is being committed, and note what wasn't."""
+        if self._hooks.checkpoints is None:
+            return
+        report = self._hooks.checkpoints.close()
+        if report.failed:
+            self.course.notes.append(f"{report.failed} states weren't kept: {report.error}")
+        if report.left_out:
+            self.course.notes.append(f"{report.left_out} commits gave way to newer ones")
 
     def _result(self, artifact: Artifact, digest: str, seconds: float) -> TrainResult:
         curve = self.course.curve

@@ -9,10 +9,10 @@ from torch import Tensor
 from decloud_trainer.training.artifacts import apply, check_own
 from decloud_trainer.training.classifier_task import scoring_batches
 from decloud_trainer.training.convention import carried
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.evaluate import count_correct, percent
 from decloud_trainer.training.networks import Architecture
 from decloud_trainer.training.results import Preview, Progress
-from decloud_trainer.training.samples import Samples
 
 BATCH_SIZE = 64
 

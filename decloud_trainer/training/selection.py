@@ -20,11 +20,11 @@ from decloud_trainer.errors import CorruptionError
 from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.classifier_task import ClassifierTask, network_inputs
 from decloud_trainer.training.convention import MEASURED_BATCHES, has_batchnorm, measure_statistics
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import FORMATS, Device
 from decloud_trainer.training.evaluate import Verdict, judge
 from decloud_trainer.training.holdout import hold_out
 from decloud_trainer.training.networks import Architecture
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.state import Training, on_cpu
 
 Batch = TypeVar("Batch")

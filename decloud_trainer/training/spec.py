@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from decloud_trainer.names import dataset_key
 from decloud_trainer.training.choices import PRECISIONS, STORED, Choices
+from decloud_trainer.training.commit_plan import CommitPlan
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.values import (
     Json,
@@ -251,6 +252,7 @@ class TrainSpec:
         choices: of an earlier run, which this one repeats; None = they are made here.
         tensorboard: write the run's curves for it, beside the artefact.
         tokenizer: as in `InspectSpec`.
+        commits: when the run's state becomes a version of its chain that goes on to another one.
     """
 
     model: ModelFile
@@ -274,6 +276,7 @@ class TrainSpec:
     choices: Choices | None = None
     tensorboard: bool = False
     tokenizer: Path | None = None
+    commits: CommitPlan = CommitPlan()
 
     def __post_init__(self) -> None:
         _tokenizer(self.tokenizer)
@@ -312,6 +315,8 @@ class TrainSpec:
             given["artifact"] = ArtifactSpec.from_json(given["artifact"])
         if "strategy" in given:
             given["strategy"] = Strategy.from_json(given["strategy"])
+        if "commits" in given:
+            given["commits"] = CommitPlan.from_json(given["commits"])
         if given.get("choices") is not None:
             given["choices"] = Choices.from_json(given["choices"])
         return cls(**given)

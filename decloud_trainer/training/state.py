@@ -38,6 +38,7 @@ class Plan:
         look_every: after so many steps the state is worth a look; 0 = at the end alone.
         look_at: one more step at which it is; -1 = none.
         checkpoint_every_s: how often the state is worth being kept; 0 = never.
+        commit_every: after so many steps it is worth a version of its own; 0 = never.
         is_replay: everything was decided before: take no measure of how it goes.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     look_every: int = 0
     look_at: int = -1
     checkpoint_every_s: float = 0.0
+    commit_every: int = 0
     is_replay: bool = False
 
 

@@ -5,7 +5,8 @@ are ``{"command": "stop"}`` (finish with the best state so far) or ``{"command":
 once, no result). The end of stdin means that the parent is gone: the child ends with it. SIGTERM
 ends it at once as well; every file is written atomically, so there is nothing to tidy up. A
 training that ended so, or was killed, goes on from its last checkpoint when the same job is begun
-again in the same folder: about `checkpoint_every_s` is lost. A result removes the checkpoint.
+again in the same folder: about `checkpoint_every_s` is lost. The checkpoints are versions of a
+chain in the folder, and so are the commits that were asked for.
 
 stdout carries JSON lines: a heartbeat each second, progress, and one result or error. Whatever a
 library prints goes to stderr. Exit codes: 0 after a result, 1 after an error, 130 after a cancel,
@@ -131,7 +132,7 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
     # Imported here: torch takes seconds and memory. A wrong spec shall fail before that, and
     # preparing data needs none.
     if isinstance(spec, PrepareSpec):
-        from decloud_trainer.training import datasets
+        from decloud_trainer.training.data import datasets
 
         prepared = datasets.prepare(spec.data, events.progress, cache_bytes=spec.cache_bytes)
         return prepared.to_json()
@@ -139,17 +140,22 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
     # Threads that wait for each other by spinning stall for whole time slices when another program
     # wants the same cores: 20 times slower was seen. Read by the OpenMP library when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
     from decloud_trainer.training import inspection, runs
-    from decloud_trainer.training.checkpoint import CheckpointFolder
+    from decloud_trainer.training.chains import ChainCheckpoints
     from decloud_trainer.training.hooks import Hooks
 
+    # Numbers below 1e-38 are computed in microcode: a model full of them trained 20 times slower.
+    # As zero they cost nothing. Threads that torch starts from here on do the same.
+    torch.set_flush_denormal(True)
     if isinstance(spec, InspectSpec):
         hooks = Hooks(time.time, events.progress, commands.stop.is_set)
         return inspection.inspect_model(spec, hooks).to_json()
-    checkpoints = CheckpointFolder(folder)
+    checkpoints = ChainCheckpoints(folder)
     hooks = Hooks(time.time, events.progress, commands.stop.is_set, checkpoints)
     result = runs.train_model(spec, folder, hooks).to_json()
-    checkpoints.remove()
+    checkpoints.settle()
     return result
 
 

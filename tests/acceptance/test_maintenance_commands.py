@@ -16,7 +16,7 @@ from solders.keypair import Keypair
 from terminal import local_network, run, running
 
 from decloud_trainer.cli.main import main
-from decloud_trainer.training import datasets
+from decloud_trainer.training.data import datasets
 
 JWT = "localnet-jwt"
 SETTINGS = {"network": "localnet", "datasets": ["digits", "custom"]}

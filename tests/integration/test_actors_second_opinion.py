@@ -15,7 +15,8 @@ from decloud_trainer.localnet.actors.datasets import DIGITS
 from decloud_trainer.localnet.actors.images import IdxImages, batches
 from decloud_trainer.localnet.actors.scoring import HeldOut, Score, Verdict, score_round
 from decloud_trainer.localnet.actors.shipped import MODEL
-from decloud_trainer.training import classifier_task, datasets, decoded, runs
+from decloud_trainer.training import classifier_task, runs
+from decloud_trainer.training.data import datasets, decoded
 from decloud_trainer.training.results import Preview, TrainResult
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, ModelFile, TrainSpec
 

@@ -265,7 +265,7 @@ async def test_a_whole_training_with_data_of_the_user_runs_inside(
 
     import numpy as np
 
-    from decloud_trainer.training import datasets
+    from decloud_trainer.training.data import datasets
     from decloud_trainer.training.spec import DataSpec
 
     digits = datasets.load(DataSpec("digits", None, tmp_path / "made"))

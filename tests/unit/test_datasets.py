@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable, TrainingError
-from decloud_trainer.training import datasets
 from decloud_trainer.training.classifier_task import check_labels, normalise, scoring_batches
-from decloud_trainer.training.datasets import find_format, load, prepare
-from decloud_trainer.training.decoded import resize
-from decloud_trainer.training.published import CLASSES
+from decloud_trainer.training.data import datasets
+from decloud_trainer.training.data.datasets import find_format, load, prepare
+from decloud_trainer.training.data.decoded import resize
+from decloud_trainer.training.data.published import CLASSES
+from decloud_trainer.training.data.transfer import Patience
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.training.transfer import Patience
 
 # Tries as often, without waiting.
 HASTY = Patience(sleep=lambda _: None)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import cifar, datasets, decoded
-from decloud_trainer.training.datasets import find, kept, load, load_test, prepare, remove
+from decloud_trainer.training.data import cifar, datasets, decoded
+from decloud_trainer.training.data.datasets import find, kept, load, load_test, prepare, remove
 from decloud_trainer.training.spec import DataSpec
 
 NAMES = ("first", "second", "third")
@@ -87,7 +87,7 @@ def test_mapped_data_is_never_removed(tmp_path: Path, data_dir: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from decloud_trainer.training.datasets import load
+from decloud_trainer.training.data.datasets import load
 from decloud_trainer.training.spec import DataSpec
 data = load(DataSpec("first", Path(sys.argv[1]), Path(sys.argv[2])))
 print("mapped", flush=True)
@@ -173,7 +173,7 @@ def test_an_archive_is_unpacked_once(
     assert load(spec).info.train == 20
     assert len(opened) == 2
     # A file that has just changed isn't trusted to stay as it is; a day-old one is.
-    monkeypatch.setattr("decloud_trainer.training.remembered.SETTLED_S", -10.0)
+    monkeypatch.setattr("decloud_trainer.training.data.remembered.SETTLED_S", -10.0)
     first = find(spec)
     assert find(spec) == first
     assert len(opened) == 3

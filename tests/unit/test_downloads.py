@@ -14,12 +14,12 @@ from mirrors import Mirror, running
 
 from decloud_trainer.cli.live import fraction, progress_text
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import download
-from decloud_trainer.training.datasets import prepare
-from decloud_trainer.training.download import Meter
+from decloud_trainer.training.data import download
+from decloud_trainer.training.data.datasets import prepare
+from decloud_trainer.training.data.download import Meter
+from decloud_trainer.training.data.transfer import File, Patience, fetch
 from decloud_trainer.training.results import Progress
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.training.transfer import File, Patience, fetch
 
 WHOLE = np.random.default_rng(1).bytes(300_000)
 HASTY = Patience(sleep=lambda _: None)

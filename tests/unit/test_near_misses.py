@@ -13,7 +13,7 @@ from PIL import Image
 
 from decloud_trainer.cli.datasets import datasets as command
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.datasets import find_format, load
+from decloud_trainer.training.data.datasets import find_format, load
 from decloud_trainer.training.spec import DataSpec
 
 

@@ -23,7 +23,7 @@ from torchvision import datasets as published
 from torchvision import transforms
 
 from decloud_trainer.training.classifier_task import normalise, scoring_batches
-from decloud_trainer.training.datasets import load
+from decloud_trainer.training.data.datasets import load
 from decloud_trainer.training.spec import DataSpec
 
 HALF = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.datasets import find, find_format, load, prepare
+from decloud_trainer.training.data.datasets import find, find_format, load, prepare
 from decloud_trainer.training.spec import DataSpec
 
 NUMBERS = "a,b,c,class\n1,10,7,x\n2,,7,y\n3,30,7,x\n"

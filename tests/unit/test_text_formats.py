@@ -16,12 +16,12 @@ import pytest
 from mirrors import Mirror, running
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import published_texts, reviews, rows, sheets, tokens
-from decloud_trainer.training.datasets import find, find_format, load, prepare
-from decloud_trainer.training.samples import Dataset
+from decloud_trainer.training.data import published_texts, reviews, rows, sheets, tokens
+from decloud_trainer.training.data.datasets import find, find_format, load, prepare
+from decloud_trainer.training.data.samples import Dataset
+from decloud_trainer.training.data.tokens import vocabulary, words_of
+from decloud_trainer.training.data.transfer import File, Patience
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.training.tokens import vocabulary, words_of
-from decloud_trainer.training.transfer import File, Patience
 
 GOOD, BAD = "A fine film; it's great", "Dull, dull and dreadful"
 AG_NEWS = '"3","Oil, again","Prices ""rise""\\nsaid"\n"1","War","Talks, no peace"\n'
@@ -293,7 +293,7 @@ def test_archives_that_unpack_to_too_much_are_refused(
     (place / "aclImdb_v1.tar.gz").write_bytes(whole[:-100])
     with pytest.raises(DatasetUnavailable, match="damaged"):
         find_format(place)
-    monkeypatch.setattr("decloud_trainer.training.labelled.MAX_BYTES", 20)
+    monkeypatch.setattr("decloud_trainer.training.data.labelled.MAX_BYTES", 20)
     with pytest.raises(DatasetUnavailable, match="it unpacks to over 20 bytes"):
         find_format(glue(tmp_path / "SST-2.zip"))
 

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.tokens import LENGTH, Tokenizer
+from decloud_trainer.training.data.tokens import LENGTH, Tokenizer
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "film", "##s", "Fine"]
 CLS, SEP, FINE, FILM, S = 2, 3, 6, 7, 8

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from torchvision import models, transforms
 
 from decloud_trainer.errors import HostileFile, SettingsError
-from decloud_trainer.training import datasets, idx, selection
+from decloud_trainer.training import selection
 from decloud_trainer.training.artifacts import MODEL_DTYPES, load_model, parse, serialise
 from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.convention import carried, measure_statistics, submittable
+from decloud_trainer.training.data import datasets, idx
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.inspection import inspect_model
 from decloud_trainer.training.networks import Architecture, MediumCNN
 from decloud_trainer.training.runs import train_model
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.spec import (
     ArtifactSpec,
     DataSpec,

@@ -12,9 +12,9 @@ import torch
 from decloud_trainer.training import bench
 from decloud_trainer.training.bench import ARCHITECTURE, Wanted, compare
 from decloud_trainer.training.contestants import Ceiling, Ours, Plain, accuracy, plan_of
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.networks import SimpleCNN
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.strategy import Strategy
 
 CPU = Device("cpu", None, 1)

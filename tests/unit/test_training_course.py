@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from decloud_trainer.errors import Diverged
 from decloud_trainer.training.artifacts import parse, serialise
-from decloud_trainer.training.checkpoint import LATEST, CheckpointFolder
+from decloud_trainer.training.chains import CHAIN, ChainCheckpoints
 from decloud_trainer.training.classifier_task import ClassifierTask, scoring_batches
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.horizon import total_steps
@@ -25,7 +26,6 @@ from decloud_trainer.training.networks import Architecture, SimpleCNN
 from decloud_trainer.training.outcome import Maker
 from decloud_trainer.training.record import RECORD, RunRecord, read
 from decloud_trainer.training.runs import train_model
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.selection import Judge, divide, look_every
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, ModelFile, TrainSpec
 from decloud_trainer.training.strategy import Strategy
@@ -170,27 +170,27 @@ def test_a_run_goes_on_from_its_checkpoint_alone(
                 raise Stopped
             return False
 
-        hooks = Hooks(lambda: next(ticks), should_stop=stop, checkpoints=CheckpointFolder(folder))
+        hooks = Hooks(lambda: next(ticks), should_stop=stop, checkpoints=ChainCheckpoints(folder))
         with pytest.raises(Stopped):
             train_model(wanted, folder, hooks)
 
     def again(folder: Path) -> RunRecord:
-        return run(spec, folder, Hooks(lambda: 0.0, checkpoints=CheckpointFolder(folder)))
+        return run(spec, folder, Hooks(lambda: 0.0, checkpoints=ChainCheckpoints(folder)))
 
     whole = run(spec, tmp_path / "whole")
-    cases = {"good": "resumed", "damaged": "can't be used", "other": "another run"}
+    cases = {"good": "resumed", "damaged": "is damaged", "other": "another run"}
     for name, words in cases.items():
         folder = tmp_path / name
         interrupted(folder, dataclasses.replace(spec, seed=int(name == "other")))
         if name == "damaged":
-            for path in folder.glob("checkpoint*"):
+            for path in folder.glob("chain/blobs/*/*"):
                 path.write_bytes(path.read_bytes()[:-1])
         caplog.clear()
         record = again(folder)
         assert record.result["sha256"] == whole.result["sha256"]
         assert bool(record.notes) == (name == "good")
         assert words in caplog.text + "".join(record.notes)
-    assert (tmp_path / "good" / LATEST).exists(), "whoever gave the folder removes it"
+    assert (tmp_path / "good" / CHAIN / "HEAD").exists(), "whoever gave the folder removes it"
 
 
 # --- the best state ---------------------------------------------------------------------------

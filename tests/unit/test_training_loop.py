@@ -14,12 +14,12 @@ from decloud_trainer.errors import DecloudError, Diverged
 from decloud_trainer.training.checkpoint import Checkpoint, decode, encode
 from decloud_trainer.training.choices import Choices
 from decloud_trainer.training.classifier_task import ClassifierTask
+from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.loop import Epoch, state_of, train
 from decloud_trainer.training.networks import SimpleCNN
 from decloud_trainer.training.results import Progress
-from decloud_trainer.training.samples import Samples
 from decloud_trainer.training.state import Plan, Training
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.task import Step, seed_for

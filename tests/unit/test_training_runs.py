@@ -24,8 +24,9 @@ from decloud_trainer.errors import (
     TrainingError,
     UnknownArchitecture,
 )
-from decloud_trainer.training import datasets, idx, runs
+from decloud_trainer.training import runs
 from decloud_trainer.training.artifacts import serialise
+from decloud_trainer.training.data import datasets, idx
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.inspection import inspect_model

@@ -16,13 +16,13 @@ from decloud_trainer.store.aio import AsyncStore
 from decloud_trainer.store.chain import Store
 from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.choices import Choices
-from decloud_trainer.training.commits import (
+from decloud_trainer.training.commit_plan import (
     DEFAULT_MESSAGE,
     CommitPlan,
     CommitReport,
-    Commits,
     filled_message,
 )
+from decloud_trainer.training.commits import Commits
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.loop import train

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.split import (
+from decloud_trainer.training.data.split import (
     MAX_BYTES,
     ImageSplit,
     Labels,

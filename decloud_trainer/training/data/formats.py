@@ -7,9 +7,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import arrays, cifar, folders, idx, labelled, svhn
-from decloud_trainer.training.published import TORCHVISION
-from decloud_trainer.training.split import Split
+from decloud_trainer.training.data import arrays, cifar, folders, idx, labelled, svhn
+from decloud_trainer.training.data.published import TORCHVISION
+from decloud_trainer.training.data.split import Split
 
 KNOWN = (
     "MNIST-family IDX files, CIFAR batches or archives, SVHN .mat files, "

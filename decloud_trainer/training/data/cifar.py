@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.cifar_pickle import ROW_BYTES, read_batch
-from decloud_trainer.training.split import (
+from decloud_trainer.training.data.cifar_pickle import ROW_BYTES, read_batch
+from decloud_trainer.training.data.split import (
     Bounded,
     ImageSplit,
     Labels,

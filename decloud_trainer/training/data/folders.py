@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.split import ImageSplit, Labels, Pixels, Summary, unusable
+from decloud_trainer.training.data.split import ImageSplit, Labels, Pixels, Summary, unusable
 
 SIDE = 32
 SPLITS = {"train": ("train",), "test": ("test", "val")}

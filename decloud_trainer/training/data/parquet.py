@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.rows import MAX_ROWS, MAX_TEXT, Row
-from decloud_trainer.training.split import MAX_BYTES, unusable
+from decloud_trainer.training.data.rows import MAX_ROWS, MAX_TEXT, Row
+from decloud_trainer.training.data.split import MAX_BYTES, unusable
 
 _NAME = re.compile(r"([a-z]+)(?:-\d{5}-of-\d{5})?\.parquet")
 # Where the hub's own conversion and its datasets have them.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from decloud_trainer import files
 from decloud_trainer.errors import DecloudError
-from decloud_trainer.training.samples import Found
-from decloud_trainer.training.split import Split
+from decloud_trainer.training.data.samples import Found
+from decloud_trainer.training.data.split import Split
 
 # Part of what is compared: change it whenever other things are found in the same files.
 VERSION = 1

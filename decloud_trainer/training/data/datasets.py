@@ -23,16 +23,16 @@ import filelock
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import decoded, formats, remembered
-from decloud_trainer.training.download import PART, Meter, bytes_in, download
-from decloud_trainer.training.nearly import reasons
-from decloud_trainer.training.published import CLASSES, DOWNLOADED, PACKAGED
+from decloud_trainer.training.data import decoded, formats, remembered
+from decloud_trainer.training.data.download import PART, Meter, bytes_in, download
+from decloud_trainer.training.data.nearly import reasons
+from decloud_trainer.training.data.published import CLASSES, DOWNLOADED, PACKAGED
+from decloud_trainer.training.data.samples import Dataset, Found
+from decloud_trainer.training.data.split import Split
+from decloud_trainer.training.data.texts import TextSplit
+from decloud_trainer.training.data.transfer import PATIENCE, Patience
 from decloud_trainer.training.results import DataInfo, Progress
-from decloud_trainer.training.samples import Dataset, Found
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.training.split import Split
-from decloud_trainer.training.texts import TextSplit
-from decloud_trainer.training.transfer import PATIENCE, Patience
 
 log = logging.getLogger(__name__)
 

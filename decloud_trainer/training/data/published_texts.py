@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from decloud_trainer.training.transfer import File
+from decloud_trainer.training.data.transfer import File
 
 HUB = "https://huggingface.co"
 # The publishers' own files, with the checksums that torchtext has for them.

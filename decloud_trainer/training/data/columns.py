@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.split import unusable
+from decloud_trainer.training.data.split import unusable
 
 NAME = "dataset.json"
 MAX_BYTES = 1 << 16

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.data.split import Inputs
 from decloud_trainer.training.results import DataInfo
 from decloud_trainer.training.spec import Modality
-from decloud_trainer.training.split import Inputs
 
 SIDE = 32
 

@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.split import (
+from decloud_trainer.training.data.split import (
     MAX_BYTES,
     MAX_SIDE,
     ImageSplit,

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from decloud_trainer.training import arrays, cifar, folders, idx, svhn
+from decloud_trainer.training.data import arrays, cifar, folders, idx, svhn
 
 # Names told in a sentence, and files looked at.
 SHOWN, MAX_FILES = 3, 10_000

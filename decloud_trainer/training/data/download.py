@@ -17,10 +17,10 @@ from typing import Any
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import cifar, idx, published_texts
-from decloud_trainer.training.published import TEXTS, TORCHVISION
+from decloud_trainer.training.data import cifar, idx, published_texts
+from decloud_trainer.training.data.published import TEXTS, TORCHVISION
+from decloud_trainer.training.data.transfer import PATIENCE, File, Patience, Report, fetch
 from decloud_trainer.training.results import Progress
-from decloud_trainer.training.transfer import PATIENCE, File, Patience, Report, fetch
 
 PART = ".part"
 TELL_EVERY_S = 0.5

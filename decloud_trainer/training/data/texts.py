@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from decloud_trainer.training.rows import Rows, class_names, gathered, numbers_of
+from decloud_trainer.training.data.rows import Rows, class_names, gathered, numbers_of
+from decloud_trainer.training.data.split import Inputs, Labels, Summary
+from decloud_trainer.training.data.tokens import Encoder, Tokenizer, Words
 from decloud_trainer.training.spec import Modality
-from decloud_trainer.training.split import Inputs, Labels, Summary
-from decloud_trainer.training.tokens import Encoder, Tokenizer, Words
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,10 @@ from PIL import Image
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable, DecloudError
-from decloud_trainer.training.published import CLASSES
+from decloud_trainer.training.data.published import CLASSES
+from decloud_trainer.training.data.samples import SIDE, Dataset, Samples, check_shapes
+from decloud_trainer.training.data.split import Pixels, Split, unusable
 from decloud_trainer.training.results import DataInfo
-from decloud_trainer.training.samples import SIDE, Dataset, Samples, check_shapes
-from decloud_trainer.training.split import Pixels, Split, unusable
 
 LOCK_TIMEOUT_S = 600.0
 _LOOK_S = 0.05

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.rows import MAX_TEXT, Row
-from decloud_trainer.training.split import MAX_BYTES, unusable
+from decloud_trainer.training.data.rows import MAX_TEXT, Row
+from decloud_trainer.training.data.split import MAX_BYTES, unusable
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 MAX_LINE = 8 << 20

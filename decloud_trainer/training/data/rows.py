@@ -16,8 +16,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.data.split import Labels
 from decloud_trainer.training.spec import MAX_CLASSES
-from decloud_trainer.training.split import Labels
 
 MAX_ROWS = 1_000_000
 MAX_TEXT = 1 << 20  # characters of one cell

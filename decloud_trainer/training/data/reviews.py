@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.rows import MAX_ROWS, Row
-from decloud_trainer.training.split import Bounded, read_exactly, unusable
+from decloud_trainer.training.data.rows import MAX_ROWS, Row
+from decloud_trainer.training.data.split import Bounded, read_exactly, unusable
 
 FOLDER, ARCHIVE = "aclImdb", "aclImdb_v1.tar.gz"
 _REVIEW = re.compile(rf"(?:\./)?{FOLDER}/(train|test)/(neg|pos)/[^/]+\.txt")

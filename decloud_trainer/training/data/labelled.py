@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training import columns, parquet, reviews, sheets
-from decloud_trainer.training.parquet import ParquetRows
-from decloud_trainer.training.rows import HELD_OUT, Part, Rows
-from decloud_trainer.training.sheets import SUFFIXES, Sheet
-from decloud_trainer.training.split import MAX_BYTES, unusable
-from decloud_trainer.training.tabular import TableSplit
-from decloud_trainer.training.texts import TextSplit
+from decloud_trainer.training.data import columns, parquet, reviews, sheets
+from decloud_trainer.training.data.parquet import ParquetRows
+from decloud_trainer.training.data.rows import HELD_OUT, Part, Rows
+from decloud_trainer.training.data.sheets import SUFFIXES, Sheet
+from decloud_trainer.training.data.split import MAX_BYTES, unusable
+from decloud_trainer.training.data.tabular import TableSplit
+from decloud_trainer.training.data.texts import TextSplit
 
 LabelledSplit: TypeAlias = TextSplit | TableSplit
 

@@ -14,9 +14,9 @@ from importlib.resources.abc import Traversable
 import numpy as np
 from numpy.typing import NDArray
 
-from decloud_trainer.training.rows import Rows, class_names, numbers_of, refused
+from decloud_trainer.training.data.rows import Rows, class_names, numbers_of, refused
+from decloud_trainer.training.data.split import MAX_BYTES, Inputs, Labels, Summary
 from decloud_trainer.training.spec import Modality
-from decloud_trainer.training.split import MAX_BYTES, Inputs, Labels, Summary
 
 # Cells that say that nothing was measured.
 EMPTY = {"", "?", "na", "n/a", "nan", "null", "none"}

@@ -1,0 +1,1 @@
+"""Datasets: recognised, fetched, decoded once, and read by whoever trains."""
