@@ -71,13 +71,24 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "%s confirms %s, no gateway delivers it yet": "pin.not_delivered",
         "%s did not pin %s: %s": "pin.failed",
     },
+    "jobs.attempt": {"job %s: attempt %d with %s": "job.attempt_changed"},
     "jobs.supervisor": {
+        "%s; trying again (%s)": "job.store_retry",
         "supervising job %s broke down": "job.broke",
         "job %s: attempt %d is process %d": "job.attempt",
         "job %s: attempt %d failed: %s": "job.failed",
         "job %s: %s": "job.note",
     },
+    "rounds.coldstore": {
+        "%s more than sweep_above keeps are in the wallet: they go to %s in %d minutes, and from "
+        "then on whatever exceeds it. If that isn't your address: decloud-trainer config --unset "
+        "cold_address, and start again": "cold.announced",
+        "not sent to %s: %s %s": "cold.refused",
+        "nothing is sent to the cold address for now: %s": "cold.held",
+        "sent %s to the cold address %s (%s)": "cold.sent",
+    },
     "rounds.daemon": {
+        "looking for what exceeds the float: %s": "cold.failed",
         "unexpected; going on in %g s": "daemon.unexpected",
         "can't see what other terminals ask for: %s": "daemon.requests_unread",
         "round %s can't go on for now": "round.stuck",

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 SEND_S: Final = 20.0
 MAX_TEXT: Final = 2000
-# Of an answer or of a command's last words, which only its log line is for.
+# Of an answer, which is read only to be done with it.
 _MAX_ANSWER_BYTES: Final = 16 * 1024
 # While nothing can be sent, so many are kept; the oldest are given up first.
 _MOST_KEPT: Final = 20
@@ -202,14 +202,14 @@ async def run_briefly(
     """Run a command to its end, for `SEND_S` at most; what it started goes with it.
 
     Raises:
-        DecloudError: it can't be run, failed, or took too long; its last words are told.
+        DecloudError: it can't be run, failed, or took too long.
     """
     try:
         child = await asyncio.create_subprocess_exec(
             *words,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
             env=dict(environ),
             start_new_session=True,
         )
@@ -220,31 +220,16 @@ async def run_briefly(
         ) from error
     try:
         async with asyncio.timeout(SEND_S):
-            said = await _talk(child, stdin)
-            code = await child.wait()
+            await child.communicate(stdin)
     except TimeoutError:
         raise DecloudError(f"{name} was ended after {SEND_S:.0f} s") from None
     finally:
         _end(child)
         await child.wait()
-    if code != 0:
-        raise DecloudError(f"{name} failed with exit code {code}{said and ': '}{said}")
-
-
-async def _talk(child: asyncio.subprocess.Process, stdin: bytes) -> str:
-    """Give it the text; its last line on standard error, however much it says there."""
-    assert child.stdin is not None
-    assert child.stderr is not None
-    # It may not care for the text; its exit code decides.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        child.stdin.write(stdin)
-        await child.stdin.drain()
-        child.stdin.close()
-    kept = b""
-    while chunk := await child.stderr.read(_MAX_ANSWER_BYTES):
-        kept = (kept + chunk)[-_MAX_ANSWER_BYTES:]
-    lines = kept.decode(errors="replace").strip().splitlines()
-    return "".join(c for c in lines[-1] if c.isprintable())[-300:] if lines else ""
+    if child.returncode:
+        raise DecloudError(
+            f"{name} failed with exit code {child.returncode}", hint="run it by hand to see why"
+        )
 
 
 def _end(child: asyncio.subprocess.Process) -> None:
