@@ -67,7 +67,8 @@ def train(
 def claim(ctx: click.Context, round_id: int | None, all_of_them: bool, as_json: bool) -> None:
     """Claim the reward of one completed round, or all that wait.
 
-    --all finds them from the chain alone: rewards of other machines and of years ago, too.
+    --all finds them from the chain alone: rewards of other machines and of years ago, too. One
+    that can't be paid yet holds up none of the others.
     """
     if (round_id is None) is not all_of_them:
         raise click.UsageError("name a round, or --all")
@@ -110,14 +111,28 @@ async def _claimable(ctx: click.Context) -> list[int]:
 NEXT = {"join": "train", "train": "claim"}
 
 
-def _arrived(kind: str) -> Callable[[Entry], bool]:
-    """Whether a row is where the command wanted it, or can't get there."""
+def _arrived(kind: str, before: Entry | None) -> Callable[[Entry], bool]:
+    """Whether a row is where the command wanted it, or can't get there now.
+
+    Args:
+        before: the row as the command found it, whose refusals are none of its own.
+    """
+    from decloud_trainer.rounds.steps import CLAIM_REFUSED
+
     ends = {
         "join": {"joined", "trained", "pinned", "submitted", "claimable", "skipped"},
         "train": {"submitted", "claimable"},
         "claim": set[str](),
     }[kind]
-    return lambda entry: entry.state.value in ends or entry.state.is_final
+    return lambda entry: (
+        entry.state.value in ends
+        or entry.state.is_final
+        or (
+            kind == "claim"
+            and entry.reason.startswith(CLAIM_REFUSED)
+            and entry.updated_at != (before.updated_at if before else None)
+        )
+    )
 
 
 def _act(ctx: click.Context, kind: str, round_id: int, args: dict[str, Any], as_json: bool) -> None:
@@ -131,6 +146,11 @@ def _act(ctx: click.Context, kind: str, round_id: int, args: dict[str, Any], as_
     done = entry.state.value not in ("skipped", "failed", "lost") or (
         kind == "join" and entry.state.value != "skipped"
     )
+    if kind == "claim" and entry.state.value == "claimable":
+        raise RoundError(
+            f"the reward of round {round_id} isn't claimed: {entry.reason}",
+            hint="a running daemon keeps trying; otherwise claim again later",
+        )
     if not done:
         raise RoundError(f"round {round_id} is {entry.state.value}: {entry.reason}")
     if as_json:
@@ -165,7 +185,7 @@ async def _by_ourselves(
     ) as trainer:
         request = Request(0, kind, trainer.scope.key(round_id), args)
         entry = await take_request(trainer.engine, trainer.scope, request)
-        return await run_until(trainer.engine, entry, _arrived(kind))
+        return await run_until(trainer.engine, entry, _arrived(kind, entry))
 
 
 def _through_daemon(
@@ -182,23 +202,31 @@ def _through_daemon(
 
     scope = asyncio.run(scope_of(settings, ctx.obj["keypair"]))
     journal = Journal(journal_path())
+    arrived = _arrived(kind, journal.entry(scope.key(round_id)))
     number = journal.ask(kind, scope.key(round_id), args)
     if not as_json:
         click.echo(f"a daemon is running: it was asked to {kind} round {round_id}", err=True)
     try:
-        return _follow(journal, number, scope.key(round_id), kind, as_json)
+        return _follow(journal, number, scope.key(round_id), kind, arrived, as_json)
     finally:
         journal.withdraw(number)  # nothing, unless nobody has taken it yet
         journal.close()
 
 
-def _follow(journal: Journal, number: int, key: RowKey, kind: str, as_json: bool) -> Entry:
+def _follow(
+    journal: Journal,
+    number: int,
+    key: RowKey,
+    kind: str,
+    arrived: Callable[[Entry], bool],
+    as_json: bool,
+) -> Entry:
     """Show what the daemon does for a request, until the round is where it was wanted."""
     from decloud_trainer.cli.live import REASON_COLUMN
     from decloud_trainer.wiring import home_is_held
 
     round_id = key.round_id
-    arrived, told = _arrived(kind), ""
+    told = ""
     while True:
         state, answer = journal.answer_of(number)
         if state == "refused":

@@ -70,6 +70,7 @@ POOR_PAUSE_S = 120.0
 UNPAID_S = 20.0
 # Between two claims that were refused: doubled each time, at most the second.
 CLAIM_PAUSE_S, LONGEST_CLAIM_PAUSE_S = 60.0, 3600.0
+CLAIM_REFUSED = "the claim was refused, trying again"
 # Refusals of a join that no later try can change.
 _FINAL_REFUSALS = frozenset({"JoinDeadlinePassed", "MaxTrainersReached"})
 
@@ -254,7 +255,7 @@ async def claim(parts: Parts, entry: Entry) -> Result:
         return Wait("the claim never landed; trying again", 0, entry.facts)
     # Other trainers' claims can free what holds it up (a vault may not end up below its rent).
     pause = await _claim_pause(parts, entry)
-    return Wait(f"the claim was refused, trying again: {outcome.error}", pause, entry.facts)
+    return Wait(f"{CLAIM_REFUSED}: {outcome.error}", pause, entry.facts)
 
 
 # Reading
