@@ -77,7 +77,8 @@ def replay_spec(record: RunRecord) -> dict[str, Any]:
             f"the base model of that run, {path}, is no longer here",
             hint=f"put the file with the sha256 {model['sha256']} there",
         )
-    return {**record.spec, "choices": dict(record.choices), "deadline": None}
+    spec = {name: value for name, value in record.spec.items() if name != "commits"}
+    return {**spec, "choices": dict(record.choices), "deadline": None}
 
 
 async def _train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from decloud_trainer.errors import ConflictError, SettingsError
@@ -31,9 +31,12 @@ class Plan:
     freed: int
 
 
-def plan(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
+def plan(store: Store, keep: int, protect: Collection[int] = (), young_s: float = YOUNG_S) -> Plan:
     """What would go if the contents of the newest `keep` versions, of the first one, of tagged
     ones and of those in `protect` stay.
+
+    Args:
+        young_s: how old a blob that no version names must be; 0 where nobody else commits.
 
     Raises:
         SettingsError: fewer than one is to stay, or a protected version isn't there.
@@ -56,12 +59,14 @@ def plan(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
     doomed = {
         stored.key: stored.size
         for stored in store.backend.list("blobs/")
-        if stored.key in fallen or (stored.key not in named and now - stored.modified > YOUNG_S)
+        if stored.key in fallen or (stored.key not in named and now - stored.modified >= young_s)
     }
     return Plan(tuple(gone), frozenset(kept), tuple(sorted(doomed)), sum(doomed.values()))
 
 
-def collect(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
+def collect(
+    store: Store, keep: int, protect: Collection[int] = (), young_s: float = YOUNG_S
+) -> Plan:
     """Give the contents up that `plan` names. Interrupted anywhere, the chain is sound, and
     another collection goes on.
 
@@ -69,13 +74,31 @@ def collect(store: Store, keep: int, protect: Collection[int] = ()) -> Plan:
         as `plan`.
     """
     with store.backend.exclusive(), _no_commits(store):
-        found = plan(store, keep, protect)
-        for version in found.versions:
-            # First: a content that is partly gone must not look like a damaged one.
-            store.mark_collected(version)
-        for key in found.blobs:
-            store.backend.delete(key)
+        found = plan(store, keep, protect, young_s)
+        _give_up(store, found.versions, found.blobs)
     return found
+
+
+def give_up(store: Store, versions: Collection[Version], kept: Collection[Version]) -> None:
+    """Give these contents up without looking at the rest of the chain.
+
+    For the only writer of a chain in a folder, who knows which versions have a content.
+
+    Args:
+        kept: all versions whose contents stay.
+    """
+    named = {piece.sha256 for version in kept for piece in version.pieces}
+    fallen = {piece.sha256 for version in versions for piece in version.pieces} - named
+    with store.backend.exclusive():
+        _give_up(store, versions, map(blob_key, sorted(fallen)))
+
+
+def _give_up(store: Store, versions: Iterable[Version], blobs: Iterable[str]) -> None:
+    for version in versions:
+        # First: a content that is partly gone must not look like a damaged one.
+        store.mark_collected(version)
+    for key in blobs:
+        store.backend.delete(key)
 
 
 @contextlib.contextmanager

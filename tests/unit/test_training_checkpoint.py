@@ -11,10 +11,7 @@ from torch import Tensor
 
 from decloud_trainer.errors import CorruptionError
 from decloud_trainer.training.checkpoint import (
-    BEFORE,
-    LATEST,
     Checkpoint,
-    CheckpointFolder,
     decode,
     encode,
     pieces,
@@ -129,36 +126,3 @@ def test_what_is_no_checkpoint_is_refused() -> None:
             decode(data)
     with pytest.raises(CorruptionError, match="can't be read"):
         decode(Path("/nowhere/checkpoint"))
-
-
-def test_a_folder_keeps_the_newest_and_the_one_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A damaged newest is said and the older one taken; with both damaged there is none."""
-    assert CheckpointFolder(tmp_path).latest() is None
-    for step in (1, 2):
-        folder = CheckpointFolder(tmp_path)
-        folder.save(checkpoint(step))
-        folder.close()
-    latest = CheckpointFolder(tmp_path).latest()
-    assert latest is not None
-    assert latest.document["step"] == 2
-    (tmp_path / LATEST).write_bytes((tmp_path / LATEST).read_bytes()[:-9])
-    older = CheckpointFolder(tmp_path).latest()
-    assert older is not None
-    assert older.document["step"] == 1
-    assert LATEST in caplog.text
-    (tmp_path / BEFORE).write_bytes(b"")
-    assert CheckpointFolder(tmp_path).latest() is None
-    CheckpointFolder(tmp_path).remove()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_that_refuses_is_said_and_no_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Training goes on without the checkpoint."""
-    folder = CheckpointFolder(tmp_path / "missing")
-    folder.save(checkpoint())
-    folder.close()
-    assert "couldn't be written" in caplog.text
