@@ -206,6 +206,8 @@ def _open(url: str, timeout_s: float) -> AsyncClient:
     client = AsyncClient(url, **options)
 
     async def bound_size(response: Any) -> None:
+        if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+            raise httpx.ReadError("the answer is compressed, against our wish")
         response.stream = _Bounded(response.stream)
 
     client._provider.session.event_hooks = {"request": [], "response": [bound_size]}

@@ -248,7 +248,7 @@ async def _subscription(ws_url: str) -> int | str:
     """How many milliseconds a subscription takes, or why there is none."""
     try:
         ms, _ = await _timed(lambda: _subscribe(ws_url))
-    except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+    except (OSError, TimeoutError, WebSocketException, ValueError, RecursionError) as error:
         return "no answer in time" if isinstance(error, TimeoutError) else _words(error)
     return ms
 

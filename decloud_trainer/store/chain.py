@@ -260,7 +260,7 @@ class Store:
         try:
             tags = json.loads(unsealed(data, f"{TAGS} of {self.where}"))
             good = all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in tags.items())
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise CorruptionError(f"{TAGS} of {self.where} can't be read: {error}") from error
         if not good:
             raise CorruptionError(f"{TAGS} of {self.where} has something else than counters")

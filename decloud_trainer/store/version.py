@@ -102,7 +102,7 @@ class Version:
         """
         try:
             values = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptionError(f"{where} is no JSON: {error}") from error
         try:
             version = _parsed(values)

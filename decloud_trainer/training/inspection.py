@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from decloud_trainer import files
+from decloud_trainer.errors import Diverged
 from decloud_trainer.training.artifacts import Loaded, load_model
 from decloud_trainer.training.classifier_task import ClassifierTask, check_batch_size
 from decloud_trainer.training.data.samples import Samples
@@ -31,6 +32,7 @@ def inspect_model(spec: InspectSpec, hooks: Hooks) -> ModelInfo:
 
     Raises:
         HostileFile, TooLarge, ContentMismatch: the file must not be used.
+        Diverged: its weights are of no use.
         UnknownArchitecture: it is no network that we know, or no tokenizer for it is here.
         TrainingError: this machine's memory can't hold its training.
         SettingsError: the device asked for isn't there, or the batch size can't train the network.
@@ -84,7 +86,14 @@ def _measured(loaded: Loaded, architecture: Architecture, device: Device, hooks:
     model = architecture.with_weights(loaded.tensors)
     task = ClassifierTask(model, samples, MEASURED_BATCH, 0, device)
     plan = Plan(learning_rate=1e-6, seed=0)
-    return MEASURED_BATCH * steps_per_second(task, plan, device, hooks, math.inf)
+    try:
+        return MEASURED_BATCH * steps_per_second(task, plan, device, hooks, math.inf)
+    except Diverged as error:
+        raise Diverged(
+            "the model can't be trained: its weights are so large that even a tiny step gives no "
+            f"finite loss ({error.message})",
+            hint="nothing is wrong here; skip this round",
+        ) from error
 
 
 def _made_up(architecture: Architecture, count: int) -> Samples:
