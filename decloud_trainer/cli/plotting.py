@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from decloud_trainer.cli.output import shows_signs
 
 HEIGHT = 10
+WIDEST = 8
 # A character cell is as many of these high as there are signs behind the blank.
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 PLAIN = " #"
@@ -16,12 +17,15 @@ PLAIN = " #"
 def columns_plot(values: Sequence[float], width: int, height: int = HEIGHT) -> list[str]:
     """Lines of a column chart, the highest value's line first, with the scale on the left.
 
-    More values than columns are averaged into columns; all values are finite, at least one.
+    More values than columns are averaged into columns, and few are drawn wider; all values are
+    finite, at least one.
     """
     signs = EIGHTHS if shows_signs() else PLAIN
     low, high = min(values), max(values)
     scale = max(len(f"{value:.4g}") for value in (low, high))
-    shown = _averaged(values, max(1, width - scale - 2))
+    room = max(1, width - scale - 2)
+    shown = _averaged(values, room)
+    wide = min(WIDEST, room // len(shown))
     steps = len(signs) - 1
     span = high - low or 1.0
     # The lowest value has one step too, or it would not be seen.
@@ -29,7 +33,7 @@ def columns_plot(values: Sequence[float], width: int, height: int = HEIGHT) -> l
     lines = []
     for row in range(height - 1, -1, -1):
         label = f"{high:.4g}" if row == height - 1 else f"{low:.4g}" if row == 0 else ""
-        cells = (signs[max(0, min(steps, filled - row * steps))] for filled in heights)
+        cells = (signs[max(0, min(steps, filled - row * steps))] * wide for filled in heights)
         lines.append(f"{label:>{scale}} |{''.join(cells)}".rstrip())
     return lines
 

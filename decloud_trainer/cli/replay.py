@@ -65,7 +65,7 @@ def replay(name: str, out: Path | None, as_json: bool) -> None:
 
 
 def replay_spec(record: RunRecord) -> dict[str, Any]:
-    """The recorded run's spec, bound to its choices, without its deadline.
+    """The recorded run's spec, bound to its choices, without deadline, curves and checkpoints.
 
     Raises:
         TrainingError: the base model isn't here any more.
@@ -78,7 +78,9 @@ def replay_spec(record: RunRecord) -> dict[str, Any]:
             hint=f"put the file with the sha256 {model['sha256']} there",
         )
     spec = {name: value for name, value in record.spec.items() if name != "commits"}
-    return {**spec, "choices": dict(record.choices), "deadline": None}
+    # None of these changes a byte, and all would be removed in the end.
+    unneeded = {"deadline": None, "tensorboard": False, "checkpoint_every_s": 0}
+    return {**spec, "choices": dict(record.choices), **unneeded}
 
 
 async def _train(
