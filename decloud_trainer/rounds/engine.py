@@ -27,6 +27,7 @@ from decloud_trainer.rounds.models import prune_models
 from decloud_trainer.rounds.parts import Move, Parts, Wait
 from decloud_trainer.rounds.path import Path
 from decloud_trainer.rounds.tidy import discard_artifact
+from decloud_trainer.rounds.training_jobs import discard_chains
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class Engine:
         if after.state.is_final:
             reach("artifact.discarding")
             await asyncio.to_thread(discard_artifact, after.facts)
+            await discard_chains(self.parts, after)
             await prune_models(self.parts)
         self._tell(after, moved=True, problem=problem)
         return after

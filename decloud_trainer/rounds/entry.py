@@ -64,6 +64,7 @@ class Facts:
     asked_claim: bool = False
     epochs: int | None = None  # a user's choice for this round
     max_batches: int | None = None
+    commits: dict[str, Any] | None = None  # a user's, as `TrainingPlan.commits`; empty: none
     adopted: bool = False  # joined by another run or machine
     idle: bool = False  # train: joined, but others hold it up or work on it: holds no slot
     refused: str = ""  # fetch, join: why this round is never taken, unless a user asks for it

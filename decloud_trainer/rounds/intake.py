@@ -157,6 +157,7 @@ def _wishes(facts: Facts, request: Request) -> Facts:
         asked_train=True,
         epochs=request.args.get("epochs"),
         max_batches=request.args.get("max_batches"),
+        commits=request.args.get("commits"),
     )
 
 

@@ -30,6 +30,8 @@ class TrainingPlan:
         precision: of the forward pass.
         checkpoint_every_s: how much work a crash may cost; 0 = all of it.
         tensorboard: whether each run's curves are written for it.
+        commits: which versions of each run go to which chain: its `store`, and a `CommitPlan`'s
+            values; None = none.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -48,6 +50,7 @@ class TrainingPlan:
     precision: str = "float32"
     checkpoint_every_s: float = 30.0
     tensorboard: bool = False
+    commits: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Parts:
         clock: unix seconds of the chain, which its deadlines are in.
         to_local: from the chain's time to this machine's.
         cold: where what exceeds the float goes; None: it stays.
+        jobs_dir: where the jobs' folders are; None: what trainings leave there stays.
         prepared: reports of data that was found ready, by the digest of what was wanted.
     """
 
@@ -93,6 +97,7 @@ class Parts:
     prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
     max_cached_bytes: int = 2 * 10**9
     cold: ColdStore | None = None
+    jobs_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

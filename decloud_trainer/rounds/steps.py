@@ -443,8 +443,16 @@ def _training_report(result: Mapping[str, Any], facts: Facts) -> str:
     epochs = result["epochs"]
     return (
         f"trained {epochs} epoch{'s' * (epochs != 1)} in {result['seconds']:.1f} s "
-        f"({result['samples_per_s']:,.0f} samples/s); {preview}"
+        f"({result['samples_per_s']:,.0f} samples/s); {preview}" + _commit_report(result)
     )
+
+
+def _commit_report(result: Mapping[str, Any]) -> str:
+    told = result.get("commits")
+    if told is None:
+        return ""
+    made = f"; {told['committed']} versions committed to {told['store']}"
+    return made + (f"; {told['trouble']}" if told["trouble"] else "")
 
 
 def _with_cid(facts: Facts, submission: Submission) -> Facts:

@@ -18,6 +18,8 @@ from decloud_trainer.rounds.entry import Entry, Facts, RowKey
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.models import model_path, verified_model
 from decloud_trainer.rounds.parts import Parts, Progress
+from decloud_trainer.rounds.passing import CHAIN, Passing, discard, note, passing_on, wanted
+from decloud_trainer.training.record import RECORD
 
 log = logging.getLogger(__name__)
 
@@ -133,10 +135,40 @@ async def train_round(
     variant = digest({name: value for name, value in spec.items() if name != "deadline"})[:8]
     try:
         current = dataclasses.replace(entry, round=round)
-        return await run_job(parts, current, "train", spec, variant=variant, unless=unless)
+        job = await _submitted(parts, current, "train", spec, variant)
+        return await _trained(parts, current, facts, job, unless)
     except DecloudError:
         parts.prepared.clear()  # whatever it was, the data is looked at anew before the next join
         raise
+
+
+async def _trained(
+    parts: Parts, entry: Entry, facts: Facts, job: Job, unless: asyncio.Task[Any]
+) -> dict[str, Any]:
+    """The training's result, while its commits go where they are wanted."""
+    commits = wanted(parts.plan.commits, facts)
+    if commits is None:
+        return await _ended(parts, entry, job, unless)
+    passing = Passing(job.folder / CHAIN, commits["store"], _run_metrics(entry.key))
+    async with passing_on(passing):
+        result = await _ended(parts, entry, job, unless)
+    if passing.trouble:
+        await asyncio.to_thread(note, job.folder / RECORD, passing.trouble)
+    told = {"store": passing.url, "committed": passing.committed, "trouble": passing.trouble}
+    return {**result, "commits": told}
+
+
+def _run_metrics(key: RowKey) -> dict[str, float]:
+    """What tells a round's versions from others in the same chain."""
+    return {"round": float(key.round_id)}
+
+
+async def discard_chains(parts: Parts, entry: Entry) -> None:
+    """Remove the chains of a round that is over."""
+    if parts.jobs_dir is not None:
+        commits = wanted(parts.plan.commits, entry.facts) or {}
+        url, told = commits.get("store", ""), _run_metrics(entry.key)
+        await asyncio.to_thread(discard, parts.jobs_dir, prefix(entry.key), url, told)
 
 
 async def run_job(
@@ -150,11 +182,24 @@ async def run_job(
 ) -> dict[str, Any]:
     """One job of the round, to its end. A job that was done before is not done again; one that
     failed before is tried under a new name. Raises what the child raised."""
+    job = await _submitted(parts, entry, kind, spec, variant)
+    return await _ended(parts, entry, job, unless)
+
+
+async def _submitted(
+    parts: Parts, entry: Entry, kind: str, spec: Mapping[str, Any], variant: str
+) -> Job:
     job_id = await _free_name(parts, "-".join(filter(None, (prefix(entry.key), kind, variant))))
     deadline = spec.get("deadline")
-    await parts.jobs.submit(
+    return await parts.jobs.submit(
         job_id, kind, spec, kill_after=None if deadline is None else deadline + GRACE_S
     )
+
+
+async def _ended(
+    parts: Parts, entry: Entry, job: Job, unless: asyncio.Task[Any] | None
+) -> dict[str, Any]:
+    job_id, kind = job.id, job.kind
     waiting = asyncio.create_task(parts.jobs.wait(job_id))
     reporting = asyncio.create_task(_report(parts, entry, job_id))
     try:
@@ -215,6 +260,10 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def _train_spec(parts: Parts, facts: Facts, round: Round, deadline: float) -> dict[str, Any]:
     plan = parts.plan
+    commits = wanted(plan.commits, facts)
+    extra: dict[str, Any] = {"tokenizer": plan.tokenizer} if plan.tokenizer else {}
+    if commits is not None:
+        extra["commits"] = {name: value for name, value in commits.items() if name != "store"}
     # The preview must be on what the validator scores: the requested dataset's test split. If
     # that isn't here (mapped data), the score stays unknown.
     requested = round.dataset.key
@@ -239,4 +288,4 @@ def _train_spec(parts: Parts, facts: Facts, round: Round, deadline: float) -> di
         "artifact": {"apply_scale": plan.apply_scale, "dtype": plan.dtype},
         "deadline": deadline,
         "until_improved": True,
-    } | ({"tokenizer": plan.tokenizer} if plan.tokenizer else {})
+    } | extra
