@@ -166,6 +166,14 @@ class Settings:
     checkpoint_seconds: float = _setting(
         30.0, number(0, 86_400), "Seconds of training that a crash may cost; 0: all of them"
     )
+    store: str = _setting(
+        "", TEXT, "Chain of versions that trainings commit to: a folder or s3://bucket/prefix"
+    )
+    auto_commit: bool = _setting(False, FLAG, "Commit each training's state at its end")
+    commit_interval: int = _setting(0, count(0, 10**9), "And after every so many batches; 0: no")
+    commit_message: str = _setting(
+        "", TEXT, "Template of the commits' messages; empty: the usual one"
+    )
     tensorboard: bool = _setting(
         False, FLAG, "Write each run's curves for TensorBoard, beside its artefact"
     )

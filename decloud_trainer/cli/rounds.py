@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from decloud_trainer import config as settings_file
 from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import JSON_OPTION, clock_time, folded, print_json, state_text
 from decloud_trainer.cli.showing import ROUND_ID
-from decloud_trainer.errors import DecloudError, RoundError
+from decloud_trainer.errors import DecloudError, RoundError, SettingsError
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import Entry, RowKey
@@ -33,11 +34,34 @@ def join(ctx: click.Context, round_id: int, as_json: bool) -> None:
 
 @click.command(
     epilog="\b\nExamples:\n  decloud-trainer train 42 --epochs 3\n"
-    "  decloud-trainer train 42 --max-batches 50\n\nExit code 1 if nothing was submitted."
+    "  decloud-trainer train 42 --max-batches 50\n"
+    "  decloud-trainer train 42 --store experiments --auto-commit --commit-interval 100"
+    "\n\nExit code 1 if nothing was submitted, 2 if the options don't go together."
 )
 @ROUND_ID
 @click.option("--epochs", type=click.IntRange(1, 10_000), help="Epochs, instead of the setting.")
 @click.option("--max-batches", type=click.IntRange(0), help="Most batches per epoch; 0: all.")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Chain of versions to commit to: a folder, a word, or s3://bucket/prefix.",
+)
+@click.option(
+    "--auto-commit/--no-auto-commit",
+    default=None,
+    help="Commit the training's state at its end, or don't.",
+)
+@click.option(
+    "--commit-interval",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Commit after every N batches, too.",
+)
+@click.option(
+    "--commit-message",
+    metavar="TEMPLATE",
+    help="With {step}, {loss:.4f}, {batch}, {epoch}, {accuracy}.",
+)
 @JSON_OPTION
 @click.pass_context
 def train(
@@ -46,9 +70,40 @@ def train(
     epochs: int | None,
     max_batches: int | None,
     as_json: bool,
+    **commits: Any,
 ) -> None:
-    """Train and submit one joined round; waits for its training phase."""
-    _act(ctx, "train", round_id, {"epochs": epochs, "max_batches": max_batches}, as_json)
+    """Train and submit one joined round; waits for its training phase.
+
+    With --store and --auto-commit the training's state becomes a version of that chain; what isn't
+    given is as in the settings. A commit that fails doesn't stop the training.
+    """
+    args = {"epochs": epochs, "max_batches": max_batches, "commits": _commits(commits)}
+    _act(ctx, "train", round_id, args, as_json)
+
+
+def _commits(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What the round commits, for options that were given: None if there is none, empty if
+    nothing shall be committed.
+
+    Raises:
+        SettingsError: they don't go together.
+    """
+    from decloud_trainer.wiring import commits_of
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return None
+    settings = settings_file.load().settings
+    if given.get("auto_commit") is False:  # then the settings' interval doesn't count, either
+        settings = dataclasses.replace(settings, commit_interval=0)
+    settings = dataclasses.replace(settings, **given)
+    found = commits_of(settings)
+    if found is None and ("store" in given or "commit_message" in given):
+        raise SettingsError(
+            "--store and --commit-message have no meaning without --auto-commit",
+            hint="add --auto-commit",
+        )
+    return found or {}
 
 
 @click.command(
