@@ -5,6 +5,7 @@
     │   └── WalletError              no key, or a key that can't be read
     ├── AlreadyRunning               another process holds this home or wallet
     ├── CorruptionError              exit 4: our own stored data is damaged
+    ├── StorageError                 retryable: our disk is full, read-only or failing
     ├── NetworkError                 retryable: nothing answered, or not usefully
     │   ├── RpcError                 a Solana endpoint
     │   ├── GatewayError             an IPFS gateway
@@ -84,6 +85,10 @@ class AlreadyRunning(DecloudError):
 
 class CorruptionError(DecloudError):
     exit_code = 4
+
+
+class StorageError(DecloudError):
+    retryable = True
 
 
 class NetworkError(DecloudError):

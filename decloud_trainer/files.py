@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,29 @@ def publish(temporary: Path, path: Path) -> None:
     temporary.replace(path)
     reach("publish.renamed")
     sync_dir(path.parent)
+
+
+def set_aside(path: Path, now: float) -> Path:
+    """Move a damaged database away, with what SQLite keeps beside it; its new path.
+
+    Raises:
+        DecloudError: it can't be moved.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    kept = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
+    try:
+        # The database last: until it is gone, the next start begins anew with this.
+        for end in ("-shm", "-wal", ""):
+            source = Path(f"{path}{end}")
+            if source.exists():
+                source.replace(f"{kept}{end}")
+        sync_dir(path.parent)
+    except OSError as error:
+        raise DecloudError(
+            f"can't set the damaged {path} aside: {error.strerror}",
+            hint="move it away by hand; rewards are found again on chain",
+        ) from error
+    return kept
 
 
 def sync_dir(path: Path) -> None:

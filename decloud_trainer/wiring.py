@@ -79,6 +79,7 @@ class Trainer:
     Attributes:
         followed: ids of the rounds we are in; the daemon keeps it, the watch reads it.
         generation: the program's generation, in words.
+        mended: what of the home was damaged, and what was done about it.
         endpoints: host and record of each RPC endpoint.
     """
 
@@ -89,6 +90,7 @@ class Trainer:
     watch: RoundWatch
     followed: set[int]
     scope: Scope
+    mended: tuple[str, ...]
     generation: str
     endpoints: Callable[[], list[tuple[str, Health]]]
 
@@ -373,6 +375,7 @@ def plan_of(settings: Settings) -> TrainingPlan:
         strategy=strategy_of(settings),
         precision=settings.precision,
         checkpoint_every_s=settings.checkpoint_seconds,
+        commits=commits_of(settings),
         tensorboard=settings.tensorboard,
         device=settings.device,
         threads=settings.threads or threads_each(settings.max_concurrent_rounds),
@@ -383,6 +386,23 @@ def plan_of(settings: Settings) -> TrainingPlan:
         if settings.tokenizer_path
         else None,
     )
+
+
+def commits_of(settings: Settings) -> dict[str, Any] | None:
+    """Which versions of each training go to which chain; None = none.
+
+    Raises:
+        SettingsError: the settings don't go together, or the chain can't be one.
+    """
+    from decloud_trainer.store.opening import open_store
+    from decloud_trainer.training.commit_plan import DEFAULT_MESSAGE, CommitPlan
+
+    message = settings.commit_message or DEFAULT_MESSAGE
+    plan = CommitPlan(settings.auto_commit, settings.commit_interval or None, message)
+    plan.check(has_store=bool(settings.store))
+    if not plan.auto_commit:
+        return None
+    return {"store": open_store(settings.store).where, **plan.to_json()}
 
 
 def cache_bytes(settings: Settings) -> int:
@@ -508,6 +528,7 @@ async def open_trainer(
     from decloud_trainer.rounds.engine import Engine
     from decloud_trainer.rounds.intake import Scope
     from decloud_trainer.rounds.journal import Journal, JournalThread
+    from decloud_trainer.rounds.mending import mend
     from decloud_trainer.rounds.parts import Parts
 
     wallet = wallet_of(settings, keypair)
@@ -529,11 +550,16 @@ async def open_trainer(
         await clock.refresh()
         stack.callback(asyncio.create_task(rpc.keep_probing()).cancel)
         scope = Scope(await rpc.genesis_hash(), str(program), wallet.pubkey)
+        store = JobStore(home / "jobs.sqlite", home / "jobs")
+        mended = (
+            await asyncio.to_thread(mend, journal_path(), clock.now),
+            await asyncio.to_thread(store.mend, clock.now()),
+        )
         journal = JournalThread(journal_path(), clock=clock.now)
         stack.callback(journal.close)
         jobs = await stack.enter_async_context(
             Supervisor(
-                JobStore(home / "jobs.sqlite", home / "jobs"),
+                store,
                 worker or worker_of(settings),
                 limits=Limits(max_parallel=settings.max_concurrent_rounds),
             )
@@ -563,6 +589,7 @@ async def open_trainer(
             terms=terms_of(settings),
             plan=plan_of(settings),
             models_dir=cache_dir() / "models",
+            jobs_dir=home / "jobs",
             max_model_bytes=settings.max_model_mb * 1_000_000,
             max_cached_bytes=settings.model_cache_mb * 1_000_000,
             cold=cold,
@@ -588,6 +615,7 @@ async def open_trainer(
             followed=followed,
             scope=scope,
             generation=await _described(generation),
+            mended=tuple(filter(None, mended)),
             endpoints=rpc.health,
         )
 

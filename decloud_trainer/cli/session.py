@@ -328,7 +328,7 @@ async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[
         "network": settings.network,
         "generation": trainer.generation,
     }
-    notes = [*trainer.wallet.warnings, *_untrainable(trainer), *notes]
+    notes = [*trainer.mended, *trainer.wallet.warnings, *_untrainable(trainer), *notes]
     log.info("started for %s", facts["wallet"], extra={"event": "started", "fields": facts})
     if session.as_json:
         print_json({"event": "started", **facts, "log": log_path, "notes": notes})

@@ -19,6 +19,7 @@ from decloud_trainer.errors import (
     DecloudError,
     GatewayError,
     InvalidCid,
+    StorageError,
     TooLarge,
     UntrustedData,
 )
@@ -283,7 +284,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DecloudError(
+        raise StorageError(
             f"can't write {path}: {error.strerror or error}",
             hint="check the free space and the permissions of its folder",
         ) from error

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError
+from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError, StorageError
 from decloud_trainer.faultpoints import reach
-from decloud_trainer.files import make_private_dir
+from decloud_trainer.files import make_private_dir, set_aside
 from decloud_trainer.jobs.model import (
     TRANSITIONS,
     ChildId,
@@ -24,6 +25,8 @@ from decloud_trainer.jobs.model import (
     Wish,
     check_job_id,
 )
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 
@@ -94,6 +97,32 @@ class JobStore:
         except DecloudError:
             self.close()
             raise
+
+    def mend(self, at: float) -> str:
+        """Set a damaged file aside, so that jobs begin anew; what was done, empty if nothing.
+
+        The caller holds the home's lock, and opens the store after this.
+
+        Raises:
+            DecloudError: it was written by a newer version, or can't be used now.
+        """
+        if not self.path.exists():
+            return ""
+        try:
+            self.open()
+            try:
+                self._check()
+            finally:
+                self.close()
+        except CorruptionError as damage:
+            kept = set_aside(self.path, at)
+            text = (
+                f"the list of jobs was damaged ({damage}) and is kept as {kept}. Trainings under "
+                "way go again, from their checkpoints. Not rebuilt: how often they had failed"
+            )
+            log.warning("%s", text)
+            return text
+        return ""
 
     def close(self) -> None:
         if self._connection is not None:
@@ -228,6 +257,15 @@ class JobStore:
             rows = db.execute("SELECT * FROM events WHERE job_id = ? ORDER BY seq", (job_id,))
             return [self._event(row) for row in rows]
 
+    def _check(self) -> None:
+        """Read all that may ever be read; CorruptionError if something can't be."""
+        with self._reading() as db:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise self._damaged(found)
+            for row in db.execute("SELECT * FROM jobs"):
+                self._job(row)
+
     def _check_schema(self) -> None:
         with self._transaction("create") as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
@@ -273,17 +311,17 @@ class JobStore:
         except sqlite3.ProgrammingError:
             raise  # a mistake of ours, such as a second thread: not the file's fault
         except (sqlite3.OperationalError, OSError) as error:
-            raise DecloudError(
+            raise StorageError(
                 f"can't use {self.path}: {error}",
                 hint="check the disk's free space and the file's owner",
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> CorruptionError:
+    def _damaged(self, error: Exception | str) -> CorruptionError:
         return CorruptionError(
             f"{self.path} is damaged: {error}",
-            hint="move it away: jobs that were under way are submitted again",
+            hint="`decloud-trainer start` sets it aside; jobs under way go again",
         )
 
     def _move(

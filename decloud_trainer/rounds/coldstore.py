@@ -15,6 +15,7 @@ from decloud_trainer.money import format_sol
 from decloud_trainer.rounds import transfers
 from decloud_trainer.rounds.entry import RowKey
 from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.landing import TooSoon, wait_for_unknown_ones
 from decloud_trainer.rounds.model import (
     NO_ROUND,
     Action,
@@ -61,6 +62,11 @@ async def store_excess(parts: Parts, scope: RowKey) -> Outcome | None:
     if not lamports or not await _is_told(parts, scope, lamports):
         return None
     action = Action(ActionKind.TRANSFER, NO_ROUND, to=parts.cold.address, lamports=lamports)
+    try:
+        await wait_for_unknown_ones(parts)
+    except TooSoon as reason:
+        log.warning("nothing is sent to the cold address for now: %s", reason)
+        return None
     reach("send.transfer.signing")
     try:
         intent = await parts.sender.prepare(action)

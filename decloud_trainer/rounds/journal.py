@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from decloud_trainer.errors import CorruptionError, DecloudError
+from decloud_trainer.errors import CorruptionError, DecloudError, StorageError
 from decloud_trainer.faultpoints import reach
 from decloud_trainer.files import make_private_dir
 from decloud_trainer.rounds.entry import (
@@ -35,6 +35,7 @@ from decloud_trainer.rounds.entry import (
     takes_slot,
 )
 from decloud_trainer.rounds.journal_rows import (
+    AT_NEXT_START,
     MIGRATIONS,
     SCHEMA,
     SCHEMA_VERSION,
@@ -56,6 +57,8 @@ from decloud_trainer.rounds.spending import Spent
 PAUSED_UNTIL, WISH = "paused_until", "wish"
 # What the running daemon says of itself: pid, started_at, wallet, network, balance, balance_at.
 SESSION = "session"
+# Since when this journal takes the place of a damaged one: at, kept_as.
+REBUILT = "rebuilt"
 # A free slot is offered to skipped rounds that would be decided again so soon anyway: not to
 # those that are refused for good, or that let others go first after a failure.
 OFFER_WITHIN_S = 60.0
@@ -484,6 +487,14 @@ class Journal:
         with self._transaction(name):
             self._db.execute(query, values)
 
+    def check(self) -> None:
+        """Have SQLite look at every page; CorruptionError if one is damaged."""
+        (found,) = self._read("PRAGMA quick_check(1)")
+        if found[0] != "ok":
+            raise CorruptionError(
+                f"the journal {self._path} is damaged: {found[0]}", hint=AT_NEXT_START
+            )
+
     # Internals
 
     def _create(self) -> None:
@@ -532,14 +543,14 @@ class Journal:
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
             raise  # a mistake of ours: not the file's fault
         except (sqlite3.OperationalError, OSError) as error:
-            raise DecloudError(
+            raise StorageError(
                 f"can't use the journal {self._path}: {error}",
                 hint="check the disk's free space and the file's owner",
             ) from error
         except sqlite3.DatabaseError as error:
             raise CorruptionError(
                 f"the journal {self._path} can't be read: {error}",
-                hint="move it away; rewards are found again from the chain",
+                hint=AT_NEXT_START,
             ) from error
 
     def _find(self, key: RowKey) -> sqlite3.Row | None:

@@ -84,6 +84,9 @@ CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE INDEX requests_new ON requests(id) WHERE state = 'new';
 """ + "".join(MIGRATIONS)
 
+# What helps against a damaged journal; see `mending`.
+AT_NEXT_START = "`decloud-trainer start` sets it aside; rewards are found again from the chain"
+
 # SQLite's integers are signed and 64 bits wide, a round's id is not signed.
 _SIGN = 1 << 63
 
@@ -195,7 +198,7 @@ def _round(text: str | None) -> Round | None:
 def _damaged(what: str, error: Exception) -> CorruptionError:
     return CorruptionError(
         f"the journal is damaged: {what} can't be read ({error})",
-        hint="move journal.sqlite away; rewards are found again from the chain",
+        hint=AT_NEXT_START,
     )
 
 

@@ -18,6 +18,7 @@ As soon as the job is known the process gives up all rights that it doesn't need
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from decloud_trainer.errors import DecloudError, JobFailed, SettingsError
+from decloud_trainer.errors import DecloudError, JobFailed, SettingsError, StorageError
 from decloud_trainer.training import limits, sandbox
 from decloud_trainer.training.results import Progress
 from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
@@ -35,6 +36,7 @@ from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
 HEARTBEAT_S = 1.0
 MAX_LINE_BYTES = 1024**2
 NO_SANDBOX = "--no-sandbox"
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 EXIT_ERROR, EXIT_CANCELLED, EXIT_MEMORY = 1, 130, 71
 
 Spec = InspectSpec | PrepareSpec | TrainSpec
@@ -170,6 +172,15 @@ def _error_event(events: Events, error: DecloudError) -> None:
     events.send("error", error=fields)
 
 
+def _of_disk(error: OSError) -> DecloudError:
+    """A full or failing disk is worth another try, any other refusal of the system isn't."""
+    if error.errno in _DISK_TROUBLE:
+        where = f" {error.filename}" if error.filename else ""
+        hint = "free space, or mend the disk: the job is tried again"
+        return StorageError(f"can't write{where}: {error.strerror}", hint=hint)
+    return JobFailed(f"{type(error).__name__}: {error}"[:2000])
+
+
 def main() -> int:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     limits.forbid_core_dumps()
@@ -193,6 +204,10 @@ def main() -> int:
         # Without a result: the parent tries again with settings that need less.
         logging.exception("out of memory")
         return EXIT_MEMORY
+    except OSError as error:
+        logging.exception("the job failed")
+        _error_event(events, _of_disk(error))
+        return EXIT_ERROR
     except Exception as error:
         # The child's top: whatever it is, the parent hears of it.
         logging.exception("the job failed")
