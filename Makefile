@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := decloud_trainer tests .ci
 
-.PHONY: help demo test check format bench program clean
+.PHONY: help demo test check format bench reconcile program clean
 
 help:
 	@echo "make demo     watch a round earn its reward on a local network"
@@ -13,6 +13,7 @@ help:
 	@echo "make check    lint, types, import rules (edits nothing)"
 	@echo "make format   format the code"
 	@echo "make bench    measure; run by hand"
+	@echo "make reconcile  book 200 rounds against the chain; run by hand"
 	@echo "make program  build the on-chain program of the local network (needs clang-14)"
 	@echo "make clean    remove what the other targets made"
 
@@ -40,6 +41,9 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
+
+reconcile: $(VENV)/installed
+	$(BIN)/python -m tests.reconciliation 200
 
 program: $(VENV)/installed
 	$(BIN)/python -m decloud_trainer.localnet.program.build
