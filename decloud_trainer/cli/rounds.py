@@ -66,6 +66,7 @@ def join(ctx: click.Context, round_id: int, as_json: bool) -> None:
 @click.pass_context
 def train(
     ctx: click.Context,
+    /,
     round_id: int,
     epochs: int | None,
     max_batches: int | None,
