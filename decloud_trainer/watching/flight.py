@@ -168,7 +168,7 @@ def _tail(path: Path) -> list[str]:
 
 def _log_lines(round_id: int, places: Places) -> list[str]:
     """The daemon's lines that name the round, or a job of its."""
-    names = re.compile(rf"\bround[ _#]+{round_id}\b|\br{round_id}-|\"round\": {round_id}\b")
+    names = re.compile(rf"(?<![a-z])round[ _#]+{round_id}\b|\br{round_id}-|\"round\": {round_id}\b")
     found = [line for path in places.logs for line in _lines(path) if names.search(line)]
     return found[-MAX_LOG_LINES:]
 
