@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from decloud_trainer.errors import CorruptionError
-from decloud_trainer.training.checkpoint import LATEST, Checkpoint, decode
+from decloud_trainer.errors import DecloudError
+from decloud_trainer.store.opening import open_store
+from decloud_trainer.store.verify import problems
+from decloud_trainer.training.snapshots import load_checkpoint
 
 STRATEGY = {
     "schedule": "cosine",
@@ -76,12 +78,14 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def kept(folder: Path) -> Checkpoint | None:
-    """The checkpoint that is there at the moment."""
+def kept_in_epoch(folder: Path) -> bool:
+    """Whether the newest state at the moment is from the middle of an epoch."""
+    store = open_store(str(folder / "chain"))
+    head = store.get_head()
     try:
-        return decode(folder / LATEST)
-    except CorruptionError:
-        return None  # none yet
+        return head is not None and bool(load_checkpoint(store, head).document["batch"])
+    except DecloudError:
+        return False  # a newer one has taken its place meanwhile
 
 
 def test_killed_in_mid_epoch_it_ends_as_if_nothing_had_been(
@@ -89,13 +93,7 @@ def test_killed_in_mid_epoch_it_ends_as_if_nothing_had_been(
 ) -> None:
     """After kill -9 the same job, begun again in its folder, gives the same artefact byte for byte
     and the same curve as a run that nobody disturbed; its record says that it was resumed."""
-    with start(tmp_path / "killed", spec) as process:
-        ends = time.monotonic() + 60
-        while (found := kept(tmp_path / "killed")) is None or not found.document["batch"]:
-            assert process.poll() is None, "it was over before it could be killed"
-            assert time.monotonic() < ends
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+    interrupted(tmp_path / "killed", spec)
     assert not (tmp_path / "killed" / "gradient.pt").exists()
     assert (tmp_path / "killed" / "so-far.pt").exists()
 
@@ -112,4 +110,82 @@ def test_killed_in_mid_epoch_it_ends_as_if_nothing_had_been(
     assert "resumed at step" in records[0]["notes"][0]
     assert records[1]["notes"] == []
     left = sorted(path.name for path in (tmp_path / "killed").iterdir())
-    assert left == ["gradient.pt", "run.json", "worker.log"]
+    assert {"chain", "gradient.pt", "run.json", "worker.log"} <= set(left)
+    assert "so-far.pt" not in left
+    assert not list(problems(open_store(str(tmp_path / "killed" / "chain"))))
+
+
+def interrupted(folder: Path, spec: dict[str, Any]) -> None:
+    """Start the job and kill it in the middle of an epoch, after its first checkpoint."""
+    with start(folder, spec) as process:
+        ends = time.monotonic() + 60
+        while not kept_in_epoch(folder):
+            assert process.poll() is None, "it was over before it could be killed"
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+
+
+RESUMED_AT_EACH = """
+import dataclasses, json, sys
+from pathlib import Path
+from decloud_trainer.store.opening import open_store
+from decloud_trainer.training.chains import ChainCheckpoints
+from decloud_trainer.training.hooks import Hooks
+from decloud_trainer.training.runs import train_model
+from decloud_trainer.training.spec import TrainSpec
+
+spec = TrainSpec.from_json(json.loads(sys.argv[1]))
+base = Path(sys.argv[2])
+
+def run(name):
+    folder = base / name
+    folder.mkdir(exist_ok=True)
+    checkpoints = ChainCheckpoints(folder)
+    train_model(spec, folder, Hooks(lambda: 0.0, checkpoints=checkpoints))
+    return open_store(str(folder / "chain"))
+
+if sys.argv[3] == "whole":
+    run("whole")
+else:
+    whole = open_store(str(base / "whole" / "chain"))
+    for number in range(whole.get_head().counter):
+        version = whole.get_version(number)
+        begun = open_store(str(base / f"from-{number}" / "chain"))
+        begun.commit([whole.read(version)], version.commit_message, metrics=version.metrics)
+        run(f"from-{number}")
+"""
+
+
+def test_resumed_at_any_commit_it_ends_as_if_nothing_had_been(
+    tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    """In a new process: model, optimiser, averages, losses and artefact to the bit, over the end of
+    an epoch that `max_batches` cuts short. Commits come at exactly the batches asked for, and the
+    last one once."""
+    spec |= {"max_batches": 3, "checkpoint_every_s": 0.0, "until_improved": False}
+    message = "e{epoch} b{batch} s{step} loss={loss:.3f} acc={accuracy:.1f}"
+    spec["commits"] = {"auto_commit": True, "commit_interval": 2, "message": message}
+    for what in ("whole", "resumed"):
+        words = [sys.executable, "-c", RESUMED_AT_EACH, json.dumps(spec), str(tmp_path), what]
+        subprocess.run(words, check=True, timeout=120)
+    whole = open_store(str(tmp_path / "whole" / "chain"))
+    log = list(whole.log())[::-1]
+    assert [version.metrics["step"] for version in log] == [2, 4, 6]
+    assert log[1].commit_message.startswith("e2 b1 s4 loss=")
+    assert set(log[-1].metrics) == {"step", "epoch", "batch", "loss", "accuracy", "validation"}
+    wanted = load_checkpoint(whole, log[-1])
+    artifact = (tmp_path / "whole" / "gradient.pt").read_bytes()
+    for number in range(2):
+        folder = tmp_path / f"from-{number}"
+        chain = open_store(str(folder / "chain"))
+        head = chain.get_head()
+        assert head is not None
+        assert head.counter == 2 - number
+        assert head.metrics == log[-1].metrics
+        found = load_checkpoint(chain, head)
+        assert found.tensors.keys() == wanted.tensors.keys()
+        assert all(found.tensors[name].equal(wanted.tensors[name]) for name in found.tensors)
+        assert found.document["notes"] == [f"resumed at step {2 * number + 2}"]
+        assert {**found.document, "notes": []} == {**wanted.document, "notes": []}
+        assert (folder / "gradient.pt").read_bytes() == artifact

@@ -10,6 +10,7 @@ import pytest
 
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.choices import Choices
+from decloud_trainer.training.commit_plan import CommitPlan
 from decloud_trainer.training.results import DataInfo, ModelInfo, Preview, Progress, TrainResult
 from decloud_trainer.training.spec import DataSpec, InspectSpec, PrepareSpec, TrainSpec
 from decloud_trainer.training.strategy import Strategy
@@ -37,6 +38,7 @@ TRAIN: dict[str, Any] = {
     "choices": None,
     "tensorboard": False,
     "tokenizer": None,
+    "commits": CommitPlan().to_json(),
 }
 
 
@@ -112,6 +114,10 @@ def test_dataset_names_have_one_spelling() -> None:
         ("artifact.dtype", "int8", "int8"),
         ("artifact.apply_scale", 0, "apply_scale"),
         ("artifact", [], "JSON object"),
+        ("commits", {"commit_interval": 5}, "commit_interval requires auto_commit"),
+        ("commits", {"auto_commit": True, "commit_interval": 0}, "1 or more"),
+        ("commits", {"auto_commit": 1}, "true or false"),
+        ("commits", {"message": "{price}"}, "unknown field"),
         ("surprise", 1, "has no field surprise"),
     ],
 )
