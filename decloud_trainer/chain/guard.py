@@ -219,6 +219,12 @@ class Guard:
                 "and what is sent there might be lost",
                 hint="set cold_address to a wallet's own address, not a token account's",
             )
+        if there is None and not cold.is_on_curve():
+            raise SpendingRefused(
+                f"not signed, to {action}: nobody can have a key of that address, and nothing is "
+                "there; most likely it was mistyped",
+                hint="check cold_address; if it is a multisig's vault, send a little there first",
+            )
         most = action.lamports + fee
         if isinstance(after, Failure):
             return balance, most

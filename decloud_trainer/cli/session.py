@@ -20,6 +20,7 @@ from decloud_trainer.cli.notify import announced
 from decloud_trainer.cli.output import clock_time, folded, is_dumb, print_json
 from decloud_trainer.cli.watched import watched
 from decloud_trainer.errors import DecloudError, NetworkError, PinRefused, SettingsError
+from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
     from decloud_trainer.cli.board import Board
@@ -328,7 +329,13 @@ async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[
         "network": settings.network,
         "generation": trainer.generation,
     }
-    notes = [*trainer.mended, *trainer.wallet.warnings, *_untrainable(trainer), *notes]
+    notes = [
+        *trainer.mended,
+        *trainer.wallet.warnings,
+        *_untrainable(trainer),
+        *_stored(settings),
+        *notes,
+    ]
     log.info("started for %s", facts["wallet"], extra={"event": "started", "fields": facts})
     if session.as_json:
         print_json({"event": "started", **facts, "log": log_path, "notes": notes})
@@ -350,6 +357,16 @@ async def _greet(trainer: Trainer, session: Session, log_path: str, notes: list[
         f"  {sign('👀')}", f"Listening for rounds... (Ctrl+C to stop; log: {log_path})"
     )
     click.echo(f"\n{listening}\n")
+
+
+def _stored(settings: Settings) -> list[str]:
+    """Where money leaves the wallet for: nobody is to be surprised by that."""
+    if not settings.cold_address:
+        return []
+    if not settings.sweep_above_lamports:
+        return ["cold_address is set, but sweep_above is 0: nothing is sent there"]
+    kept = format_sol(settings.sweep_above_lamports)
+    return [f"what exceeds {kept} is sent to {settings.cold_address} (the setting cold_address)"]
 
 
 def _untrainable(trainer: Trainer) -> list[str]:

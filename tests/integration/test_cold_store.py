@@ -225,6 +225,12 @@ async def test_the_guard_signs_no_other_transfer() -> None:
         )
         with pytest.raises(SpendingRefused, match="something else"):
             await mine._guard.sign(to(cold, SOL), [instruction])
+        vault, _ = v1.vault_address(7)
+        with pytest.raises(SpendingRefused, match="nobody can have a key"):
+            await sender(ColdStore(str(vault), FLOAT)).prepare(to(vault, SOL))
+        net.ledger.airdrop(vault, SOL)
+        net.settle_slots()
+        await sender(ColdStore(str(vault), FLOAT)).prepare(to(vault, SOL))
         await mine.prepare(to(cold, most))
         owned = Account(SOL, bytes(165), v1.PROGRAM_ID, False, 0)
         net.ledger.set_account(cold, owned)
