@@ -73,6 +73,18 @@ def make_private_dir(path: Path) -> Path:
     return path
 
 
+def make_private_file(path: Path) -> None:
+    """Create an empty file with mode 0600; one that exists is narrowed to that.
+
+    It is not opened then: closing it would give up the locks that this process has on it through
+    other handles (POSIX), and a SQLite database whose locks are gone loses what is written to it.
+    Raises OSError."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        path.chmod(0o600)
+
+
 def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> None:
     """Replace `path` by `data` so that after a power cut it holds the old bytes or the new.
 

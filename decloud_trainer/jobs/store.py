@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError, StorageError
 from decloud_trainer.faultpoints import reach
-from decloud_trainer.files import make_private_dir, set_aside
+from decloud_trainer.files import make_private_dir, make_private_file, set_aside
 from decloud_trainer.jobs.model import (
     TRANSITIONS,
     ChildId,
@@ -84,8 +83,7 @@ class JobStore:
     def open(self) -> None:
         make_private_dir(self.path.parent)
         with self._translated():
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self.path.chmod(0o600)
+            make_private_file(self.path)
             # isolation_level=None: transactions are ours alone, begun in _transaction.
             self._connection = sqlite3.connect(self.path, timeout=10, isolation_level=None)
             self._connection.row_factory = sqlite3.Row

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -22,7 +21,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from decloud_trainer.errors import CorruptionError, DecloudError, StorageError
 from decloud_trainer.faultpoints import reach
-from decloud_trainer.files import make_private_dir
+from decloud_trainer.files import make_private_dir, make_private_file
 from decloud_trainer.rounds.entry import (
     NOTHING_KNOWN,
     Entry,
@@ -94,8 +93,8 @@ class Journal:
         self._clock = clock
         make_private_dir(path.parent)
         with self._translated():
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            make_private_file(path)
+            for name in (Path(f"{path}-wal"), Path(f"{path}-shm")):
                 with contextlib.suppress(FileNotFoundError):
                     name.chmod(0o600)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)

@@ -393,6 +393,35 @@ def test_a_kill_loses_nothing_that_was_written(path: Path) -> None:
     journal.close()
 
 
+READER = """
+import sys
+from pathlib import Path
+from decloud_trainer.rounds.journal import Journal
+
+journal = Journal(Path(sys.argv[1]))
+print(*(entry.key.round_id for entry in journal.entries()), flush=True)
+journal.close()
+"""
+
+
+def test_a_journal_opened_twice_here_is_whole_to_other_processes(
+    path: Path, journal: Journal
+) -> None:
+    """The metrics open it beside the daemon: commands that come and go take nothing away."""
+    beside = Journal(path)
+
+    def read_elsewhere() -> str:
+        command = [sys.executable, "-c", READER, str(path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    entry_in(journal, State.SEEN, number=1)
+    assert read_elsewhere() == "1\n"
+    entry_in(journal, State.SEEN, number=2)
+    assert read_elsewhere() == "1 2\n"
+    assert len(beside.entries()) == 2
+    beside.close()
+
+
 async def test_a_cancelled_caller_does_not_undo_a_write(path: Path) -> None:
     """What was asked of the thread is done, in the order in which it was asked."""
     thread = JournalThread(path)
