@@ -56,7 +56,9 @@ _FOR_NETWORK = (
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _GPUS = ("nvidia*", "kfd", "dri", "dxg")
-_PATHS_FROM_ENVIRONMENT = ("LD_LIBRARY_PATH", "CUDA_HOME", "SSL_CERT_DIR", "SSL_CERT_FILE")
+_PATHS_FROM_ENVIRONMENT = (
+    *("LD_LIBRARY_PATH", "CUDA_HOME", "SSL_CERT_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
 # Where drivers keep what they compiled; their own places in the home can't be written.
 _GPU_CACHES = ("CUDA_CACHE_PATH", "MIOPEN_USER_DB_PATH", "MIOPEN_CUSTOM_CACHE_DIR")
 
