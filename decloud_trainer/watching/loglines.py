@@ -72,6 +72,7 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "%s did not pin %s: %s": "pin.failed",
     },
     "jobs.attempt": {"job %s: attempt %d with %s": "job.attempt_changed"},
+    "jobs.store": {"%s": "jobs.mended"},
     "jobs.supervisor": {
         "%s; trying again (%s)": "job.store_retry",
         "supervising job %s broke down": "job.broke",
@@ -101,6 +102,11 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "round %s: an event can't be shown": "round.unshown",
     },
     "rounds.intake": {"submission of round %s: %s": "sweep.unreadable"},
+    "rounds.mending": {"%s": "journal.mended"},
+    "rounds.passing": {
+        "%s: %s": "passing.failed",
+        "commits of %s can't go on to %s now: %s; the training goes on": "passing.held",
+    },
     "rounds.recall": {"what an inspection found can't be kept: %s": "models.unkept"},
     "rounds.training_jobs": {"progress of round %s can't be shown": "progress.unshown"},
     "watching.notices": {

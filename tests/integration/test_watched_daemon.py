@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemonworld import Running, World, a_world
 
+from decloud_trainer.chain.watch import RoundWatch
+from decloud_trainer.cli.main import main
+from decloud_trainer.cli.watched import watched
+from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.files import single_instance
 from decloud_trainer.rounds.entry import State
@@ -18,7 +24,9 @@ from decloud_trainer.rounds.journal import SESSION, Journal
 from decloud_trainer.rounds.watchdog import Missed, Patience
 from decloud_trainer.watching.flight import Places, recorded, written
 from decloud_trainer.watching.notices import Notice, Notifier
+from decloud_trainer.watching.tally import Tally
 from decloud_trainer.watching.watchman import View, Watchman
+from decloud_trainer.wiring import Trainer
 
 TWO = Patience(losses=2, back_off_s=300.0, quiet_s=36_000.0)
 
@@ -239,8 +247,6 @@ async def test_status_exports_a_round_and_says_what_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Offline: from the home's journal alone; the file is for its owner only."""
-    from decloud_trainer.cli.main import main
-
     async with a_world(tmp_path) as world:
         async with world.daemon() as running:
             number = world.open()
@@ -269,3 +275,76 @@ async def test_status_exports_a_round_and_says_what_is_wrong(
         assert alarm["alarm"] == "blind"
     assert main(["--keypair", key, "status"]) == 0
     assert "ALARM" not in capsys.readouterr().out
+
+
+def a_trainer(world: World, running: Running, watch: RoundWatch, **settings: Any) -> Trainer:
+    """The parts of a running daemon as the command has them."""
+    return Trainer(
+        settings=Settings(network="localnet", **settings),
+        wallet=world.net.wallet,
+        chain=world.net.chain,
+        engine=running.engine,
+        watch=watch,
+        followed=set(),
+        scope=world.scope,
+        mended=(),
+        generation="v1.2",
+        endpoints=world.net.rpc.health,
+    )
+
+
+async def test_the_command_shows_what_a_daemon_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the figures of the real parts; without a daemon it says that nothing answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with a_world(tmp_path) as world, world.daemon() as running:
+        monkeypatch.setenv("DECLOUD_HOME", str(world.home))
+        watch = RoundWatch(world.net.chain, world.net.endpoints.ws_url)
+        number = world.open()
+        await running.until(number, State.JOINED)
+        trainer = a_trainer(world, running, watch, metrics_port=port)
+        (world.home / "config.json").write_text(json.dumps({"metrics_port": port}))
+        async with watched(trainer, Tally(), lambda notice: None):
+            assert await asyncio.to_thread(main, ["metrics"]) == 0
+            text = capsys.readouterr().out
+            assert 'decloud_rounds{state="joined"} 1\n' in text
+            assert "decloud_round_cost_lamports 1748040\n" in text
+            assert 'decloud_rpc_up{place="0",endpoint="127.0.0.1"} 1\n' in text
+            assert await asyncio.to_thread(main, ["metrics", "--health"]) == 0
+            assert json.loads(capsys.readouterr().out)["healthy"] is True
+        assert await asyncio.to_thread(main, ["metrics"]) == 1
+        assert f"nothing answers at 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_without_a_port_or_a_way_to_tell_the_commands_say_what_to_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, as for all settings; the dashboard needs none."""
+    assert main(["metrics"]) == 2
+    assert "config --set metrics_port=9464" in capsys.readouterr().err
+    assert main(["notify"]) == 2
+    assert "notify_webhook, notify_command or notify_desktop" in capsys.readouterr().err
+    assert main(["metrics", "--dashboard"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "DECLOUD trainer"
+
+
+def test_a_test_message_goes_all_ways_that_are_configured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What fails is named, and is the exit code; a webhook's path is not shown."""
+    told = tmp_path / "told"
+    assert main(["config", "--set", f"notify_command=tee {told}"]) == 0
+    assert main(["notify"]) == 0
+    assert "the command tee: took it" in capsys.readouterr().out
+    assert told.read_text().startswith("DECLOUD trainer: test\n\nThis is a test")
+    assert main(["config", "--set", "notify_webhook=http://127.0.0.1:1/s3cret"]) == 0
+    capsys.readouterr()
+    assert main(["notify", "--json"]) == 1
+    said = capsys.readouterr().out
+    assert "s3cret" not in said
+    found = {one["to"]: one["error"] for one in json.loads(said)}
+    assert found["the command tee"] == ""
+    assert "can't be reached" in found["the webhook at 127.0.0.1"]
