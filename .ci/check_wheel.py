@@ -34,6 +34,7 @@ def main() -> None:
         "chain/idl": 3,
         "localnet/program": 2,
         "data/digits": 4,
+        "data/docs": 1,
         "data/models": 1,
         "data/tables": 4,
     }
