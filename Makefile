@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := decloud_trainer tests .ci
 
-.PHONY: help demo test check format bench reconcile program clean
+.PHONY: help demo test check format bench chaos soak reconcile program clean
 
 help:
 	@echo "make demo     watch a round earn its reward on a local network"
@@ -13,6 +13,8 @@ help:
 	@echo "make check    lint, types, import rules (edits nothing)"
 	@echo "make format   format the code"
 	@echo "make bench    measure; run by hand"
+	@echo "make chaos    kill daemons at 3,000 random points; run by hand"
+	@echo "make soak     one daemon through 2,000 rounds; run by hand"
 	@echo "make reconcile  book 200 rounds against the chain; run by hand"
 	@echo "make program  build the on-chain program of the local network (needs clang-14)"
 	@echo "make clean    remove what the other targets made"
@@ -41,6 +43,12 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
+
+chaos: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.chaos --seeds 1000
+
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.soak --rounds 2000 --real 20
 
 reconcile: $(VENV)/installed
 	$(BIN)/python -m tests.reconciliation 200
