@@ -267,6 +267,14 @@ def test_odd_entries_are_refused(name: str, words: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_encrypted_entries_are_refused() -> None:
+    """Nobody asks for a password; what would be behind it is of no interest."""
+    data = bytearray(saved(small()))
+    flags = data.index(b"PK\x01\x02") + 8  # of the first entry in the archive's directory
+    data[flags] |= 1
+    refused(bytes(data), "is encrypted")
+
+
 def test_duplicate_and_overlapping_entries_are_refused() -> None:
     """Readers that disagree on which entry counts must find no such file."""
     buffer = io.BytesIO()
