@@ -62,7 +62,6 @@ AT_START = (
 OF_FILES = ("file.begin", "file.torn", "file.written", "publish.begin")
 RENAMES = {
     "config.py": "the file as it was, kept aside once",
-    "training/checkpoint.py": "the newest becomes the one before: a crash leaves a whole one",
     "training/data/download.py": "in a child, whose death is another test's",
     "jobs/scripted.py": "the worker of tests",
     "migration.py": "not of files but of settings",
