@@ -101,8 +101,8 @@ class SolanaChain:
                 self._log_once(account.address, error)
         return sorted(found, key=lambda submission: submission.round_id)
 
-    async def balance(self) -> int:
-        return await self._rpc.balance(self._trainer)
+    async def balance(self, *, since_slot: int = 0) -> int:
+        return await self._rpc.balance(self._trainer, since_slot=since_slot)
 
     async def costs(self, round_id: int | None = None) -> Costs:
         """Rent as the chain computes it, and the base fee; for a round the priority fee that the

@@ -175,9 +175,11 @@ class Rpc(Endpoints):
             for address, account in zip(addresses, shown, strict=True)
         ]
 
-    async def balance(self, address: Pubkey) -> int:
-        """Lamports; 0 for an account that doesn't exist."""
-        options = {"commitment": CONFIRMED}
+    async def balance(self, address: Pubkey, *, since_slot: int = 0) -> int:
+        """Lamports, as of `since_slot` or later; 0 for an account that doesn't exist."""
+        options: dict[str, Any] = {"commitment": CONFIRMED}
+        if since_slot:
+            options["minContextSlot"] = since_slot
         return int(await self._value("getBalance", str(address), options, kind=int))
 
     async def account(self, address: Pubkey) -> Account | None:

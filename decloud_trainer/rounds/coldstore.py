@@ -58,7 +58,10 @@ async def store_excess(parts: Parts, scope: RowKey) -> Outcome | None:
         return None
     fee = (await parts.chain.costs()).fee_lamports
     kept = max(parts.cold.kept_lamports, parts.terms.floor_lamports)
-    lamports = excess_lamports(await parts.chain.balance(), kept, fee)
+    # An endpoint that is behind would show as there what has gone already.
+    since = await parts.journal(transfers.latest_slot, scope)
+    balance = await parts.chain.balance(since_slot=since)
+    lamports = excess_lamports(balance, kept, fee)
     if not lamports or not await _is_told(parts, scope, lamports):
         return None
     action = Action(ActionKind.TRANSFER, NO_ROUND, to=parts.cold.address, lamports=lamports)

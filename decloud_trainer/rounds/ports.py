@@ -34,8 +34,8 @@ class Chain(Protocol):
         """All submissions of the wallet, in one filtered call."""
         ...
 
-    async def balance(self) -> int:
-        """The wallet's lamports."""
+    async def balance(self, *, since_slot: int = 0) -> int:
+        """The wallet's lamports; with a slot: as of that one or later."""
         ...
 
     async def costs(self, round_id: int | None = None) -> Costs:

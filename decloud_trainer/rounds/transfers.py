@@ -73,6 +73,19 @@ def under_way(journal: Journal, scope: RowKey) -> Intent | None:
     return _intent_of(rows[0]) if rows else None
 
 
+def latest_slot(journal: Journal, scope: RowKey) -> int:
+    """Where the wallet's latest transaction landed that we know of; 0 without any."""
+    rows = journal.rows(
+        "SELECT MAX(slot) AS slot FROM ("
+        "  SELECT slot FROM transfers WHERE genesis = ?1 AND wallet = ?2"
+        "  UNION ALL SELECT i.slot FROM intents i JOIN rounds r ON r.row = i.row"
+        "  WHERE r.genesis = ?1 AND r.wallet = ?2)",
+        scope.genesis,
+        scope.wallet,
+    )
+    return int(rows[0]["slot"] or 0)
+
+
 def transfers(journal: Journal) -> list[Transfer]:
     """Of all wallets and networks, oldest first."""
     return [

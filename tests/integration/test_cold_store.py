@@ -21,7 +21,7 @@ from decloud_trainer.chain import v1
 from decloud_trainer.chain.generation import Generation
 from decloud_trainer.chain.guard import Book, Guard
 from decloud_trainer.chain.sending import SolanaSender
-from decloud_trainer.errors import SpendingRefused
+from decloud_trainer.errors import RpcError, SpendingRefused
 from decloud_trainer.localnet.accounts import Account
 from decloud_trainer.rounds import coldstore, daemon, transfers
 from decloud_trainer.rounds.entry import RowKey, State
@@ -189,6 +189,37 @@ async def test_another_address_is_announced_again(tmp_path: Path) -> None:
 
             await until(is_told)
             assert (first.lamports, second.lamports) == (0, 0)
+
+
+async def test_an_endpoint_that_is_behind_is_not_believed(tmp_path: Path) -> None:
+    """It would show the balance of before the last transfer, and the float would go, too."""
+    asked: list[int] = []
+
+    class Behind:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        async def balance(self, *, since_slot: int = 0) -> int:
+            asked.append(since_slot)
+            return int(await self._real.balance(since_slot=since_slot))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+    async with a_world(tmp_path) as world:
+        cold = Cold(world)
+        async with cold.daemon(chain=Behind):
+            await told(world)
+            world.warp(601)
+            await until(lambda: world.balance() == FLOAT)
+            await until(lambda: cold.booked()[0].sent.outcome is not None)
+            (booked,) = cold.booked()
+            assert booked.sent.outcome is not None
+            slot = booked.sent.outcome.slot
+            await until(lambda: slot in asked)
+        later = world.net.ledger.current.number + 10**6
+        with pytest.raises(RpcError, match="Minimum context slot"):
+            await world.net.chain.balance(since_slot=later)
 
 
 # The guard
