@@ -39,6 +39,7 @@ from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import Part, PinStore
 from decloud_trainer.localnet.program.image import Params
 from decloud_trainer.rounds.daemon import Daemon
+from decloud_trainer.rounds.parts import Progress
 from decloud_trainer.training.networks import SimpleCNN
 from decloud_trainer.wiring import open_trainer
 
@@ -142,9 +143,30 @@ class Landings:
                 self.at.setdefault(address, now)
 
 
-async def latencies(folder: Path) -> tuple[list[float], list[float]]:
+@dataclass
+class Trained:
+    """What the daemon's training child tells."""
+
+    batches: int = 0
+
+    def hear(self, told: Progress) -> None:
+        self.batches += told.kind == "train" and bool(told.values.get("batch"))
+
+    async def more(self) -> None:
+        """Wait until some more batches were told."""
+        wanted = self.batches + 2
+        async with asyncio.timeout(120):
+            while self.batches < wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def latencies(folder: Path, *, training: bool) -> tuple[list[float], list[float]]:
     """Seconds from joinable to the join in a block: of rounds that were seen before they could be
-    joined, and of rounds that could be joined when they appeared."""
+    joined, and of rounds that could be joined when they appeared.
+
+    Args:
+        training: have a child of the daemon train on all cores from before until after.
+    """
     store = PinStore(folder / "pins")
     async with (
         local_chain(slot_s=SLOT_S, params=Params(join_s=3600)) as net,
@@ -167,20 +189,27 @@ async def latencies(folder: Path) -> tuple[list[float], list[float]]:
             "dataset_mappings": {"custom": "digits"},
             "max_concurrent_rounds": 64,
             "generation": "v1.2",
+            "epochs": 1000,
+            "threads": os.cpu_count() or 1,
         }
         settings = load(options=options, environ={}).settings
-        landings = Landings({})
+        landings, trained = Landings({}), Trained()
         net.ledger.listen(landings.hear)
         async with open_trainer(
-            settings, str(keypair), on_event=lambda told: None, on_progress=lambda told: None
+            settings, str(keypair), on_event=lambda told: None, on_progress=trained.hear
         ) as trainer:
             daemon = Daemon(trainer.engine, trainer.watch, trainer.scope, trainer.followed)
             stop = asyncio.Event()
             running = asyncio.create_task(daemon.run(stop))
             bench = _Bench(net, store, folder, landings)
             await bench.one(ahead=True)  # the first one of its kind: torch, once per machine
+            if training:
+                net.start_training(0)
+                await trained.more()
             ahead = [await bench.one(ahead=True) for _ in range(AHEAD)]
             sudden = [await bench.one(ahead=False) for _ in range(AT_FIRST_SIGHT)]
+            if training:
+                await trained.more()  # it still goes on
             stop.set()
             await running
         return ahead, sudden
@@ -239,12 +268,13 @@ def measure() -> None:
         f"  {name:<28} p50 {statistics.median(taken):5.2f} s   p99 {part(taken, 0.99):5.2f} s   "
         f"n = {len(taken)}"
     )
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["DECLOUD_HOME"] = str(Path(home) / "home")
-        ahead, sudden = asyncio.run(latencies(Path(home)))
-    print(f"from joinable to the join in a block, slots of {SLOT_S:g} s")
-    show("seen before it was joinable", ahead)
-    show("joinable at first sight", sudden)
+    for training, beside in ((False, "nothing trains"), (True, "while a round trains")):
+        with tempfile.TemporaryDirectory() as home:
+            os.environ["DECLOUD_HOME"] = str(Path(home) / "home")
+            ahead, sudden = asyncio.run(latencies(Path(home), training=training))
+        print(f"from joinable to the join in a block, slots of {SLOT_S:g} s, {beside}")
+        show("seen before it was joinable", ahead)
+        show("joinable at first sight", sudden)
 
 
 if __name__ == "__main__":
