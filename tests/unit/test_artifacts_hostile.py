@@ -266,7 +266,6 @@ def test_odd_entries_are_refused(name: str, words: str) -> None:
     refused(changed(name, b"x"), words)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_encrypted_entries_are_refused() -> None:
     """Nobody asks for a password; what would be behind it is of no interest."""
     data = bytearray(saved(small()))
@@ -275,6 +274,7 @@ def test_encrypted_entries_are_refused() -> None:
     refused(bytes(data), "is encrypted")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_duplicate_and_overlapping_entries_are_refused() -> None:
     """Readers that disagree on which entry counts must find no such file."""
     buffer = io.BytesIO()
