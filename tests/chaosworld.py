@@ -75,7 +75,7 @@ class Life:
     home: Path
     faults: Callable[[Life], str] = lambda _: ""
     wallet: Keypair = field(default_factory=Keypair)
-    cold: Pubkey = field(default_factory=Pubkey.new_unique)
+    cold: Pubkey = field(default_factory=lambda: Keypair().pubkey())
     runs: int = 0
     struck: list[str] = field(default_factory=list)
     endings: list[int] = field(default_factory=list)
@@ -206,12 +206,12 @@ class Chaos:
         await self.until(f"round {number} {names}", lambda life: self.state(life, number) in states)
 
     async def all_at_work(self, number: int) -> None:
-        """Each has a training child for the round, or had one when it was killed."""
-        await self.until(f"training {number}", lambda life: self._has_trained(life, number))
+        """Each has a training child for the round, which its daemon has told its work."""
+        await self.until(f"training {number}", lambda life: self._is_training(life, number))
 
-    def _has_trained(self, life: Life, number: int) -> bool:
-        name = f"{prefix(self.scope(life).key(number))}-train*/worker.log"
-        return any(life.home.glob(f"jobs/{name}"))
+    def _is_training(self, life: Life, number: int) -> bool:
+        name = f"{prefix(self.scope(life).key(number))}-train*"
+        return any(map(_processes_in, life.home.glob(f"jobs/{name}")))
 
     def ask(self, kind: str, number: int) -> None:
         """What a command beside each daemon asks for."""

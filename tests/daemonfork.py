@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import json
@@ -90,6 +91,8 @@ async def run(order: dict[str, Any]) -> None:
 def main(order: dict[str, Any]) -> int:
     """One daemon's life, in the forked process; its exit code as the command's."""
     os.setsid()
+    # Nobody is left behind when the whole test is killed. 1 is PR_SET_PDEATHSIG, of Linux.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     out = os.open(order["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for handle, own in ((null, 0), (out, 1), (out, 2)):

@@ -51,6 +51,8 @@ class _Live:
         self.changed = asyncio.Event()  # set and replaced at each change
         self.task: asyncio.Task[None] | None = None
         self.attempt: Attempt | None = None
+        # One of an earlier run starts when somebody asks for it again: its round may be over.
+        self.is_wanted = True
         self.stored_progress: Mapping[str, Any] | None = job.progress
         self.stored_at_s = float("-inf")  # by the loop"s clock
 
@@ -105,6 +107,10 @@ class Supervisor:
             raise
         self._is_open = True
         self._live = {job.id: _Live(job) for job in unfinished}
+        for live in self._live.values():
+            live.is_wanted = False
+            if live.job.child is not None:
+                await end_leftover(live.job.child, patience_s=0)
         self._start_ready()
         return self
 
@@ -140,7 +146,7 @@ class Supervisor:
             raise DecloudError(f"{kind!r} is no kind of job", hint=f"use {', '.join(KINDS)}")
         self._check_open()
         if job_id in self._live:
-            return self._live[job_id].job
+            return self._want(self._live[job_id]).job
         spec = json.loads(json.dumps(spec, allow_nan=False))
         now = self._now()
         job = await self._db(self._store.submit, job_id, kind, spec, kill_after, now)
@@ -217,11 +223,17 @@ class Supervisor:
         self._check_open()
         live = self._live.get(job_id)
         if live is not None:
-            return live
+            return self._want(live)
         job = await self._db(self._store.get, job_id)
         if job is None:
             raise DecloudError(f"there is no job {job_id}")
         return self._enlist(job)
+
+    def _want(self, live: _Live) -> _Live:
+        if not live.is_wanted:
+            live.is_wanted = True
+            self._start_ready()
+        return live
 
     def _enlist(self, job: Job) -> _Live:
         """The live job; of one that has ended, just its snapshot."""
@@ -258,7 +270,7 @@ class Supervisor:
         slots = {"train": self._limits.max_parallel, "small": self._limits.max_small}
         times: list[float] = []
         for live in self._live.values():
-            if live.task is not None:
+            if live.task is not None or not live.is_wanted:
                 continue
             if self._verdict_before_start(live.job) is None:
                 times += [t for t in (live.job.not_before, live.job.kill_after) if t and t > now]

@@ -36,6 +36,8 @@ from decloud_trainer.rounds.model import ActionKind
 PACKAGE = Path(decloud_trainer.__file__).parent
 # A command's, not a daemon's.
 OF_COMMANDS = ("journal.ask.writing", "journal.ask.written")
+# Only a daemon whose child is at work when the round is aborted comes by here, once.
+AT_THE_ABORT = ("jobs.keep_wish.writing", "jobs.keep_wish.written")
 WITH_TORCH = (
     "child.started",
     "child.ended",
@@ -69,16 +71,18 @@ RENAMES = {
 
 
 async def test_killed_at_every_named_point(tmp_path: Path) -> None:
-    """Six daemons, each killed at every sixth point there is; scripted worker. Four rounds each:
+    """Eight daemons that share all points there are; scripted worker. Four rounds each:
     one from the beginning, one that another machine joined, one that was asked for, and one that
     its validator aborts in the middle of the training."""
-    points = [point for point in POINTS if point not in OF_COMMANDS]
+    points = [point for point in POINTS if point not in (*OF_COMMANDS, *AT_THE_ABORT)]
     async with chaos(tmp_path) as world:
         for number in range(6):
             world.life(str(number), once_each(points[number::6]))
+        for point in AT_THE_ABORT:
+            world.life(point, once_each([point]))
         await four_rounds(world)
         struck = [point for life in world.lives for point in life.struck]
-        assert sorted(struck) == sorted(points)
+        assert sorted(struck) == sorted([*points, *AT_THE_ABORT])
 
 
 async def four_rounds(world: Chaos) -> None:
