@@ -17,6 +17,7 @@ from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.data.tokens import PADDING
 from decloud_trainer.training.device import FORMATS, Device
 from decloud_trainer.training.evaluate import percent
+from decloud_trainer.training.memory import holds
 from decloud_trainer.training.spec import Modality
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.task import Step, seed_for
@@ -102,7 +103,8 @@ class ClassifierTask:
         self._modality = samples.modality
         self._inputs = torch.from_numpy(samples.inputs)
         self._labels = torch.from_numpy(samples.labels)
-        if device.torch.type != "cpu":
+        self._device = device.torch
+        if device.torch.type != "cpu" and holds(device, self._inputs.nbytes):
             self._inputs, self._labels = (
                 tensor.to(device.torch) for tensor in (self._inputs, self._labels)
             )
@@ -133,13 +135,19 @@ class ClassifierTask:
         order = order.to(self._labels.device)
         for number in range(start, self.batches_per_epoch):
             picked = order[number * self._batch_size :][: self._batch_size]
-            stored = self._inputs[picked]
+            stored, labels = self._here(self._inputs[picked]), self._here(self._labels[picked])
             if self._changes != NOTHING:
                 purpose = f"augment {number}"
                 generator.manual_seed(seed_for(self._seed, epoch, purpose))
                 stored = augment(stored, self._changes, generator)
             inputs = network_inputs(stored, self._modality, self._memory_format)
-            yield inputs, self._labels[picked]
+            yield inputs, labels
+
+    def _here(self, picked: Tensor) -> Tensor:
+        """On the device; from pinned memory, so that nobody waits for it to arrive."""
+        if picked.device.type == self._device.type:
+            return picked
+        return picked.pin_memory().to(self._device, non_blocking=True)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:
         inputs, labels = batch

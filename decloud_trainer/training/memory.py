@@ -93,6 +93,18 @@ def check_fits(architecture: Architecture, batch_size: int, device: Device) -> i
     return training_bytes(architecture, -(-batch_size // parts))
 
 
+def holds(device: Device, data_bytes: int) -> bool:
+    """Whether so much data may lie in the device's memory for the whole run.
+
+    Data that does needs no transfers while it trains, which no pinning and no stream of copies can
+    better. A quarter of a GPU's free memory is given to it; the CPU's data lies there anyway.
+    """
+    if device.torch.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device.torch)
+    return 4 * data_bytes <= free
+
+
 def _memory_of(device: Device) -> int | None:
     if device.torch.type == "cuda":
         return int(torch.cuda.get_device_properties(device.torch).total_memory)

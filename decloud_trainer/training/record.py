@@ -7,7 +7,7 @@ secret: a model and data by their digests, settings, choices, figures.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from decloud_trainer.training.spec import TrainSpec
 RECORD = "run.json"
 FORMAT = 1
 MAX_RECORD_BYTES = 32 * 1024**2
+# The speed of an epoch of so many seconds tells something; so many times slower is worth a note.
+TELLING_S, MUCH_SLOWER = 3.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,28 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
     for name in ("spec", "choices", "versions", "data", "result"):
         if not isinstance(values[name], dict):
             raise TypeError(f"{name} is no JSON object")
+
+
+def slow_epochs(curve: Sequence[Point]) -> list[str]:
+    """A sentence if an epoch was much slower than the run's fastest one, for the notes.
+
+    Other programs that take the processors slow a training down by more than their share: its
+    threads wait for each other.
+    """
+    speeds: dict[int, float] = {}  # samples a second, by epoch
+    samples, seconds = 0, 0.0
+    for point in curve:
+        took_s = point.seconds - seconds
+        if took_s >= TELLING_S:
+            speeds[point.epoch] = (point.samples - samples) / took_s
+        samples, seconds = point.samples, point.seconds
+    if not speeds:
+        return []
+    slowest, fastest = min(speeds, key=speeds.__getitem__), max(speeds.values())
+    if speeds[slowest] * MUCH_SLOWER > fastest:
+        return []
+    told = f"epoch {slowest} had {speeds[slowest]:,.0f} samples/s, the fastest one {fastest:,.0f}"
+    return [f"{told}: something else kept the processors busy"]
 
 
 def write(folder: Path, record: RunRecord) -> Path:

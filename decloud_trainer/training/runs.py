@@ -37,7 +37,7 @@ from decloud_trainer.training.loop import state_of
 from decloud_trainer.training.material import gather
 from decloud_trainer.training.memory import parts_that_fit, peak_bytes
 from decloud_trainer.training.outcome import Artifact, Maker
-from decloud_trainer.training.record import Point, RunRecord, write
+from decloud_trainer.training.record import Point, RunRecord, slow_epochs, write
 from decloud_trainer.training.results import Progress, TrainResult
 from decloud_trainer.training.selection import Candidate, Judge, Selection, divide, look_every
 from decloud_trainer.training.spec import AUTO, DataSpec, TrainSpec
@@ -359,7 +359,7 @@ class _Run:
             data=_told(spec.data, material.dataset),
             preview_data=_told(spec.preview, preview) if spec.preview and preview else None,
             curve=tuple(self.course.curve),
-            notes=tuple(self.course.notes),
+            notes=(*self.course.notes, *slow_epochs(self.course.curve)),
             result=result.to_json(),
             peak_memory_bytes=peak_bytes(self.device),
         )
