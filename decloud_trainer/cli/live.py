@@ -72,6 +72,8 @@ class Teller:
         entry = told.entry
         state = said_of(told)
         log_event(told)
+        if told.moved:
+            self._last_logged.pop(entry.key.round_id, None)
         if self._quiet_skips and entry.state.value == "skipped" and not told.problem:
             return
         if self._as_json:

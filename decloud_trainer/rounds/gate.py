@@ -24,7 +24,8 @@ class Gate:
         paused: a user wants nothing new for now.
         finishing: why nothing new is taken any more in this session; empty: it is.
         max_rounds: how many rounds this session may take; None: any number.
-        taken: ids of the rounds that it has taken; what is skipped again doesn't count.
+        taken: ids of the rounds that it has taken, where they are counted; what is skipped again
+            doesn't count.
         endings: how often a round of ours has ended in this session.
         ended: how the latest ones ended, as read from the journal, with `endings` at that time.
     """
@@ -52,7 +53,7 @@ class Gate:
 
     def moved(self, round_id: int, state: State) -> None:
         """Keep count: called with every move of a row."""
-        if state is State.WATCHING:
+        if state is State.WATCHING and self.max_rounds is not None:
             self.taken.add(round_id)
         elif state is State.SKIPPED:
             self.taken.discard(round_id)
