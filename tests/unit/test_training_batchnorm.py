@@ -73,7 +73,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
 @functools.cache
 def held_out_digits() -> tuple[Tensor, Tensor]:
     """The held-out split through torchvision's own transforms."""
-    split = idx.find_splits(Path(datasets.__file__).parents[1] / "data" / "digits")["test"]
+    split = idx.find_splits(Path(datasets.__file__).parents[2] / "data" / "digits")["test"]
     steps = transforms.Compose(
         [
             transforms.Grayscale(num_output_channels=3),

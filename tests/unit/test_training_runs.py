@@ -79,7 +79,7 @@ def run(
 
 def judged(model: Path, gradient: Path) -> Preview:
     """The scoring rule written down once more, with torch's loader and torchvision's transforms."""
-    split = idx.find_splits(Path(datasets.__file__).parents[1] / "data" / "digits")["test"]
+    split = idx.find_splits(Path(datasets.__file__).parents[2] / "data" / "digits")["test"]
     steps = [
         transforms.Grayscale(num_output_channels=3),
         transforms.Resize(32),
