@@ -33,3 +33,11 @@ def test_a_session_takes_only_so_many_rounds() -> None:
     gate.moved(2, State.CLAIMED)
     gate.moved(3, State.WATCHING)
     assert gate.closed(4) != ""
+
+
+def test_a_session_without_a_limit_remembers_no_rounds() -> None:
+    """It may run for years."""
+    gate = Gate()
+    gate.moved(1, State.WATCHING)
+    gate.moved(1, State.CLAIMED)
+    assert not gate.taken
