@@ -353,6 +353,7 @@ async def soak(folder: Path, worker: str, at_once: int) -> AsyncIterator[Soak]:
             # Of 50 rounds, five are lost by the same validator's doing: that is no alarm here.
             "max_losses": 0,
             "max_cost_per_day": 0,
+            "quiet_hours": 0,  # a quarter of a day passes at once
             "threads": 1,
             "max_batches": 8,
             "metrics_port": free_port(),
