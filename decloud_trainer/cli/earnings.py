@@ -234,7 +234,12 @@ def book_json(book: Book) -> dict[str, Any]:
             for (key, dataset), sums in _sums(_of_rounds(book.postings), _round)
         ],
         "transactions": [
-            _row(posting) | {"landed": posting.line.landed} for posting in book.postings
+            _row(posting)
+            | {
+                "landed": posting.line.landed,
+                "round": None if _of_no_round(posting) else posting.line.round_id,
+            }
+            for posting in book.postings
         ],
     }
 

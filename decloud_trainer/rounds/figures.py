@@ -115,6 +115,13 @@ def counts(journal: Journal, scope: RowKey) -> Counts:
         f" FROM intents i JOIN rounds r ON r.row = i.row WHERE {_MINE} GROUP BY i.kind, i.state",
         *mine,
     )
+    sums += journal.rows(
+        "SELECT 'transfer' AS kind, i.state, COUNT(*) AS n,"  # noqa: S608
+        f" COALESCE(SUM(i.change) FILTER (WHERE {_REACHED}), 0) AS change,"
+        f" COALESCE(SUM(i.fee) FILTER (WHERE {_REACHED}), 0) AS fee"
+        " FROM transfers i WHERE genesis = ? AND program = ? AND wallet = ? GROUP BY i.state",
+        *mine,
+    )
     found = {row["state"]: row["n"] for row in states}
     net = dict.fromkeys(ActionKind, 0)  # before fees
     for row in sums:

@@ -21,6 +21,7 @@ from decloud_trainer.cli.main import main
 from decloud_trainer.money import lamports_from_sol
 from decloud_trainer.rounds import ledger, transfers
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey, State
+from decloud_trainer.rounds.figures import counts
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import (
     NO_ROUND,
@@ -231,6 +232,10 @@ def test_a_transfer_to_the_cold_address_is_no_loss(
     assert shown["stored_lamports"] == 50_000_000
     assert shown["net_lamports"] == REWARD - RENT - 4 * FEE
     assert [one["round"] for one in shown["rounds"]] == [1]
+    assert [one["round"] for one in shown["transactions"]] == [1, 1, 1, None]
+    tally = counts(book.journal, entry.key)
+    assert tally.transactions[("transfer", "landed")] == 1
+    assert tally.fees_lamports == shown["fees_lamports"]
     rows = list(csv.DictReader(io.StringIO(told(capsys, "--csv"))))
     assert sum(int(row["change_lamports"]) for row in rows) == REWARD - RENT - 4 * FEE - 50_000_000
     assert {row["round"] for row in rows if row["kind"] == "transfer"} == {""}
