@@ -15,6 +15,7 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from decloud_trainer.chain import v1
+from decloud_trainer.chain.client import SolanaChain
 from decloud_trainer.chain.fees import lamports_of, price_at
 from decloud_trainer.chain.rpc import Rpc
 from decloud_trainer.errors import RpcError
@@ -82,6 +83,18 @@ async def test_never_more_than_allowed(most: int) -> None:
         outcome = await sent(net, Action(ActionKind.JOIN, number, tip=Tip(most)))
         assert outcome.state is OutcomeState.LANDED
         assert outcome.fee_lamports <= FEE + most
+
+
+async def test_costs_tell_what_others_pay_for_a_round() -> None:
+    """Before joining; without a round, and where nobody pays, it is nothing."""
+    async with local_chain() as net:
+        calm, crowded = net.open_round(), net.open_round()
+        recent(net, crowded, 100_000)
+        assert (await net.chain.costs(crowded)).priority_lamports == 4_000
+        assert (await net.chain.costs()).priority_lamports == 0
+        async with Silent(net.endpoints.rpc_url) as rpc:
+            mute = SolanaChain(rpc, net.wallet.pubkey)
+            assert (await mute.costs(calm)).priority_lamports == 0
 
 
 async def test_the_local_network_tells_prices_by_account() -> None:
