@@ -96,6 +96,7 @@ async def four_rounds(world: Chaos) -> None:
         f"train r{plain}": {"crash_attempts": 1},
         f"train r{aborted}": {"seconds": 60},
     }
+    world.take(world.post("mnist"))  # skipped, and decided again at each start
     for number in (elsewhere, asked):
         world.take(number)
     world.join_elsewhere(elsewhere)
