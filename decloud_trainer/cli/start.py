@@ -47,6 +47,7 @@ settings.
 )
 @click.option("--min-reward", metavar="SOL", help="Least reward to accept.")
 @click.option("--max-reward", metavar="SOL", help="Greatest reward to accept; 0: unlimited.")
+@click.option("--min-profit", metavar="SOL", help="Least profit to expect after all costs.")
 @click.option("--epochs", metavar="N", help="Training epochs per round.")
 @click.option("--max-parallel", metavar="N", help="Rounds worked on at once.")
 @click.option("--no-auto-train", is_flag=True, help="Only join; don't train.")
@@ -71,6 +72,7 @@ def start(
     dataset: str | None,
     min_reward: str | None,
     max_reward: str | None,
+    min_profit: str | None,
     epochs: str | None,
     max_parallel: str | None,
     no_auto_train: bool,
@@ -97,6 +99,7 @@ def start(
         "datasets": dataset,
         "min_reward": min_reward,
         "max_reward": max_reward,
+        "min_profit": min_profit,
         "epochs": epochs,
         "max_concurrent_rounds": max_parallel,
         "auto_train": False if no_auto_train else None,
