@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 
-from tests.benchmarks import idle, startup
+from tests.benchmarks import idle, parallel, startup
 
 if __name__ == "__main__":
     # First, and before torch is in this process: a child's peak memory counts what it was
     # forked from.
     startup.measure()
     idle.measure()
+    parallel.measure()
     # As in a training child: threads that wait don't spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tests.benchmarks import network, pricer, strategy, training

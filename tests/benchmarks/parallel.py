@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "acceptance"))
 
@@ -29,14 +30,12 @@ EPOCHS = 15
 
 def seconds(at_once: int, cache: Path) -> float:
     """From the first join to the last submission, with at most so many rounds at a time."""
+    options = ("--rounds", str(ROUNDS), "--competitors", "none")
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
         # The cache knows the model from the first turn on, as on any machine in use.
         own = {"HOME": folder, "DECLOUD_HOME": folder, "XDG_CACHE_HOME": str(cache)}
-        os.environ.update(own)
-        options = ("--rounds", str(ROUNDS), "--competitors", "none")
-        with local_network(*options) as network:
-            _configure(home, network, at_once)
+        with patch.dict(os.environ, own), local_network(*options) as network:
+            _configure(Path(folder), network, at_once)
             with running("start", "--json", "--max-rounds", str(ROUNDS)) as daemon:
                 joined, submitted = [], []
                 while len(submitted) < ROUNDS:
