@@ -55,7 +55,7 @@ class ChainCheckpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep it for resuming; left out while another one is being written."""
-        if self._commits.is_idle:
+        if self.is_idle:
             self._offer(checkpoint, f"checkpoint at step {checkpoint.document.get('step')}", {})
 
     def commit(self, checkpoint: Checkpoint, message: str, metrics: Mapping[str, float]) -> None:
@@ -76,6 +76,11 @@ class ChainCheckpoints:
         if damaged:
             self._leave_behind(damaged)
         return found
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything has been written."""
+        return self._commits.is_idle
 
     def close(self) -> CommitReport:
         return self._commits.close()

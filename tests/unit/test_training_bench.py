@@ -56,7 +56,7 @@ def test_all_loops_train_the_same_network(samples: Samples, plain: Plain, tmp_pa
     for loop in (plain, ours, ceiling):
         assert accuracy(ARCHITECTURE, loop.state(), samples, 70) == 100.0
     ours.close()
-    assert (tmp_path / "checkpoint.safetensors").exists()
+    assert (tmp_path / "chain" / "HEAD").exists()
 
 
 def test_a_target_counts_once_it_is_held() -> None:
