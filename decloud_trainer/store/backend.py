@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -78,7 +80,12 @@ class Folder:
 
     def read(self, key: str) -> bytes | None:
         try:
-            return (self.path / key).read_bytes()
+            # A chain may lie where a training child writes: only what is itself there is read.
+            handle = os.open(self.path / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(handle, "rb") as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(errno.EINVAL, "no plain file")
+                return file.read()
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from decloud_trainer.errors import StoreUnavailable
 from decloud_trainer.store.chain import Store, blob_key
 from decloud_trainer.store.forwarding import MARK, forward, waiting
 from decloud_trainer.store.opening import open_store
@@ -159,3 +161,19 @@ def test_a_crash_before_the_note_makes_no_second_version(tmp_path: Path) -> None
     store.backend.write(MARK, sealed(b"0"))
     assert [version.counter for version in forward(store, named, {}).versions] == [1]
     assert head(named).commit_message == "between"
+
+
+def test_links_and_pipes_in_a_chain_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training child's folder can't have the daemon read a file elsewhere, or wait for ever."""
+    monkeypatch.setattr("decloud_trainer.store.backend.RETRY_WAITS_S", ())
+    store = kept(tmp_path, 1)
+    (tmp_path / "chain" / "HEAD").rename(tmp_path / "elsewhere")
+    (tmp_path / "chain" / "HEAD").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnavailable):
+        store.get_head()
+    (tmp_path / "chain" / "HEAD").unlink()
+    os.mkfifo(tmp_path / "chain" / "HEAD")
+    with pytest.raises(StoreUnavailable, match="no plain file"):
+        store.get_head()
