@@ -25,6 +25,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("chain", "ipfs"),
     ("watching",),
     ("localnet",),
+    ("services",),
+    ("plans",),
     ("wiring",),
     ("checks",),
     ("cli",),
@@ -37,7 +39,12 @@ ONLY = {
     "names": set(),
     "money": set(),
 }
-IMPORTED_ONLY_BY = {"config": {"wiring", "checks", "cli", "presets"}, "wiring": {"checks", "cli"}}
+IMPORTED_ONLY_BY = {
+    "config": {"services", "plans", "wiring", "checks", "cli", "presets"},
+    "services": {"plans", "wiring", "checks", "cli"},
+    "plans": {"wiring", "checks", "cli"},
+    "wiring": {"checks", "cli"},
+}
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -27,7 +27,7 @@ from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
 from decloud_trainer.rounds.prospects import total_costs
-from decloud_trainer.wiring import program_of, rpc_of, services
+from decloud_trainer.services import program_of, rpc_of, services
 
 TIMEOUT_S: Final = 5.0
 SLOW_MS: Final = 1500

@@ -11,12 +11,12 @@ from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.names import dataset_key
+from decloud_trainer.plans import data_specs, datasets_dir
 from decloud_trainer.training.data.datasets import Kept, find, kept
 from decloud_trainer.training.data.nearly import reasons
 from decloud_trainer.training.data.published import DOWNLOADED, PACKAGED
 from decloud_trainer.training.data.samples import Found
 from decloud_trainer.training.spec import DataSpec
-from decloud_trainer.wiring import data_specs, datasets_dir
 
 
 @dataclass(frozen=True, slots=True)

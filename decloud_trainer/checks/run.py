@@ -16,7 +16,7 @@ from decloud_trainer.checks.packages import packages_check, python_check
 from decloud_trainer.checks.sandbox import sandbox_check
 from decloud_trainer.config import Loaded, Settings
 from decloud_trainer.errors import DecloudError, WalletError
-from decloud_trainer.wiring import known_wallet
+from decloud_trainer.services import known_wallet
 
 log = logging.getLogger(__name__)
 

@@ -258,7 +258,7 @@ def _check(changes: Mapping[str, Any], force: bool) -> None:
 
 def _check_targets(changes: Mapping[str, Any], force: bool) -> None:
     """What a mapping trains on must be trainable here, or be named by a preset of ours."""
-    from decloud_trainer.wiring import data_specs
+    from decloud_trainer.plans import data_specs
 
     paths = settings_file.parse("dataset_paths", changes.get("dataset_paths", {}), "paths")
     trainable = {**data_specs(settings_file.load().settings), **paths}
@@ -312,7 +312,7 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 def _checked_path(text: str, force: bool) -> tuple[str, str]:
     from decloud_trainer.errors import DatasetUnavailable
-    from decloud_trainer.wiring import describe_data_folder
+    from decloud_trainer.plans import describe_data_folder
 
     name, path = _pair(text, "--add-path")
     path = _absolute(path)

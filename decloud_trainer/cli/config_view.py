@@ -60,7 +60,7 @@ def shown_text(value: Any, *, nothing: str = "-") -> str:
 
 def _wallet(settings: settings_file.Settings, keypair: str | None) -> dict[str, str]:
     from decloud_trainer.errors import WalletError
-    from decloud_trainer.wiring import known_wallet
+    from decloud_trainer.services import known_wallet
 
     try:
         wallet = known_wallet(settings, keypair)
@@ -116,7 +116,7 @@ def _outlook(settings: settings_file.Settings) -> tuple[dict[str, str], list[str
     """What would be trained, dataset -> ``ready``, ``is downloaded when needed`` or ``on X``; and
     what would be skipped."""
     from decloud_trainer.checks.data import local_data
-    from decloud_trainer.wiring import data_specs
+    from decloud_trainer.plans import data_specs
 
     trains: dict[str, str] = {}
     skips = []

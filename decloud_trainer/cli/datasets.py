@@ -103,7 +103,7 @@ def fetch(name: str, unmapped: bool, as_json: bool) -> None:
     No round then has to wait for it. Data that is here already is only prepared.
     """
     from decloud_trainer.checks.data import data_spec, local_data
-    from decloud_trainer.wiring import cache_bytes
+    from decloud_trainer.plans import cache_bytes
 
     settings = settings_file.load().settings
     if unmapped:
@@ -161,8 +161,8 @@ def remove(name: str, as_json: bool) -> None:
     Folders of your own stay as they are. A dataset in use by a training isn't removed.
     """
     from decloud_trainer.names import dataset_key
+    from decloud_trainer.plans import datasets_dir
     from decloud_trainer.training.data.datasets import remove as remove_data
-    from decloud_trainer.wiring import datasets_dir
 
     key = dataset_key(name)
     freed = remove_data(datasets_dir(), key)

@@ -193,8 +193,9 @@ def _verdict_text(row: Row) -> str:
 async def _rows(
     settings: Settings, statuses: tuple[Any, ...], pubkey: str | None
 ) -> tuple[list[Row], float]:
+    from decloud_trainer.plans import terms_of
     from decloud_trainer.rounds import policy
-    from decloud_trainer.wiring import open_chain, terms_of
+    from decloud_trainer.wiring import open_chain
 
     async with open_chain(settings, pubkey) as (chain, now):
         found = await chain.rounds_with(*statuses)
@@ -219,8 +220,8 @@ async def _rows(
 @click.pass_context
 def explain(ctx: click.Context, round_id: int, as_json: bool) -> None:
     """Say why a round would be taken or not: every rule, in order, with its numbers."""
+    from decloud_trainer.plans import terms_of
     from decloud_trainer.rounds import policy
-    from decloud_trainer.wiring import terms_of
 
     settings = settings_file.load().settings
     round, situation = asyncio.run(_one(settings, round_id, own_key(ctx)))
@@ -256,13 +257,14 @@ async def situation_now(
     chain: Any, settings: Settings, pubkey: str | None, now: float, round_id: int | None
 ) -> Situation:
     """What a daemon would decide by at this moment, as far as another process can tell."""
+    from decloud_trainer.plans import patience_of, plan_of
     from decloud_trainer.rounds.deciding import training_s, work_s
     from decloud_trainer.rounds.entry import takes_slot
     from decloud_trainer.rounds.gate import Gate
     from decloud_trainer.rounds.journal import PAUSED_UNTIL, Journal
     from decloud_trainer.rounds.policy import Situation
     from decloud_trainer.rounds.watchdog import back_offs, ended_of
-    from decloud_trainer.wiring import journal_path, patience_of, plan_of
+    from decloud_trainer.wiring import journal_path
 
     in_work, seconds, work, gate = 0, None, None, Gate()
     past: list[Entry] = []

@@ -89,7 +89,7 @@ def _commits(options: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         SettingsError: they don't go together.
     """
-    from decloud_trainer.wiring import commits_of
+    from decloud_trainer.plans import commits_of
 
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
@@ -150,7 +150,8 @@ def claim(ctx: click.Context, round_id: int | None, all_of_them: bool, as_json: 
 async def _claimable(ctx: click.Context) -> list[int]:
     """Rounds in which the chain shows an unclaimed share of the wallet's."""
     from decloud_trainer.rounds.model import RoundStatus
-    from decloud_trainer.wiring import known_wallet, open_chain
+    from decloud_trainer.services import known_wallet
+    from decloud_trainer.wiring import open_chain
 
     settings = settings_file.load().settings
     wallet = known_wallet(settings, ctx.obj["keypair"])

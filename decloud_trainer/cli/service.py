@@ -227,7 +227,7 @@ def _check_keys(credential: Path | None) -> None:
     """
     from decloud_trainer.chain.passphrases import find_passphrase, read_passphrase_file
     from decloud_trainer.chain.wallet import LockedWallet
-    from decloud_trainer.wiring import known_wallet
+    from decloud_trainer.services import known_wallet
 
     loaded = settings_file.load()
     wallet = known_wallet(loaded.settings, None)

@@ -65,8 +65,9 @@ async def run_session(session: Session) -> None:
     """The daemon with its output, until SIGINT, SIGTERM or what ends the session."""
     from decloud_trainer.cli.logs import start_logging
     from decloud_trainer.rounds.daemon import Daemon, run_once
+    from decloud_trainer.services import known_wallet
     from decloud_trainer.watching.tally import Tally
-    from decloud_trainer.wiring import known_wallet, open_trainer
+    from decloud_trainer.wiring import open_trainer
 
     settings = session.settings
     as_json = settings.log_format == "json"
@@ -156,9 +157,11 @@ async def dry_run(session: Session) -> None:
     """Say of every open round whether it would be taken, as rounds change; send nothing."""
     from decloud_trainer.chain.watch import RoundWatch, WatchPace
     from decloud_trainer.cli.listing import situation_now
+    from decloud_trainer.plans import terms_of
     from decloud_trainer.rounds import policy
     from decloud_trainer.rounds.model import Round
-    from decloud_trainer.wiring import known_wallet, open_chain, program_of, services, terms_of
+    from decloud_trainer.services import known_wallet, program_of, services
+    from decloud_trainer.wiring import open_chain
 
     settings = session.settings
     pubkey = known_wallet(settings, session.keypair).pubkey
@@ -271,7 +274,7 @@ async def _guard_network(trainer: Trainer) -> None:
     Raises:
         DecloudError: it is another network.
     """
-    from decloud_trainer.wiring import rpc_of
+    from decloud_trainer.services import rpc_of
 
     async with rpc_of(trainer.settings) as rpc:
         while True:
@@ -292,7 +295,7 @@ def _check_pins(settings: Settings) -> list[str]:
         SettingsError: there are no credentials.
         PinRefused: no service accepts them.
     """
-    from decloud_trainer.wiring import pin_services_of
+    from decloud_trainer.services import pin_services_of
 
     if not settings.auto_train:
         return []

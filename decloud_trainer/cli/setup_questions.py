@@ -133,7 +133,7 @@ def _ask_wallet(answers: Answers, now: Settings) -> None:
 
 def _present_wallet(now: Settings) -> str:
     """The address of the wallet that would be used without any answer; empty for none."""
-    from decloud_trainer.wiring import known_wallet
+    from decloud_trainer.services import known_wallet
 
     try:
         return known_wallet(now, None).pubkey

@@ -22,7 +22,8 @@ START = "decloud-trainer start"
 
 def report(before: Loaded) -> None:
     """Show the configuration, and try what can be tried without spending anything."""
-    from decloud_trainer.wiring import home_is_held, known_wallet
+    from decloud_trainer.services import known_wallet
+    from decloud_trainer.wiring import home_is_held
 
     loaded = settings_file.load()
     settings = loaded.settings
@@ -112,7 +113,7 @@ async def _balance(settings: Settings, pubkey: str) -> tuple[int, int, int]:
 
 def _try_pins(settings: Settings) -> str:
     """Try the credentials; the command that sets others if there are none or they are refused."""
-    from decloud_trainer.wiring import pin_services_of
+    from decloud_trainer.services import pin_services_of
 
     mending = "decloud-trainer config --set pinata_jwt=-"
     services = pin_services_of(settings)

@@ -23,7 +23,7 @@ MOST_TRAINERS = 10
 
 def own_key(ctx: click.Context) -> str | None:
     """The wallet's public key; None without a wallet, since looking needs none."""
-    from decloud_trainer.wiring import known_wallet
+    from decloud_trainer.services import known_wallet
 
     try:
         return known_wallet(settings_file.load().settings, ctx.obj["keypair"]).pubkey

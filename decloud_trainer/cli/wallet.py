@@ -248,7 +248,7 @@ def export(ctx: click.Context, form: Literal["base58", "json"], yes: bool) -> No
 
 def _known(ctx: click.Context) -> FoundWallet:
     """Looking needs no passphrase."""
-    from decloud_trainer.wiring import known_wallet
+    from decloud_trainer.services import known_wallet
 
     return known_wallet(settings_file.load().settings, ctx.obj["keypair"])
 
@@ -278,7 +278,7 @@ def _new_passphrase(plain: bool) -> str:
 
 
 def _wallet(ctx: click.Context) -> Wallet:
-    from decloud_trainer.wiring import wallet_of
+    from decloud_trainer.services import wallet_of
 
     return wallet_of(settings_file.load().settings, ctx.obj["keypair"])
 

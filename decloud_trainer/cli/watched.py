@@ -21,10 +21,10 @@ async def watched(
     trainer: Trainer, tally: Tally, on_notice: Callable[[Notice], None]
 ) -> AsyncIterator[None]:
     """A watchman at work and, with `metrics_port`, the metrics served."""
+    from decloud_trainer.plans import patience_of
     from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
     from decloud_trainer.watching.notices import Notifier
     from decloud_trainer.watching.watchman import View, Watchman
-    from decloud_trainer.wiring import patience_of
 
     settings, parts = trainer.settings, trainer.engine.parts
 
@@ -73,9 +73,10 @@ async def _served(trainer: Trainer, tally: Tally, watchman: Watchman) -> AsyncIt
         yield
         return
     from decloud_trainer.rounds.journal import JournalThread
+    from decloud_trainer.services import gateway_scores
     from decloud_trainer.watching.collecting import FRESH_S, Sources
     from decloud_trainer.watching.server import watched_at
-    from decloud_trainer.wiring import gateway_scores, journal_path
+    from decloud_trainer.wiring import journal_path
 
     journal = JournalThread(journal_path(), clock=trainer.engine.parts.clock)
     sources = Sources(

@@ -18,7 +18,7 @@ from decloud_trainer import config
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.ipfs.cid import file_cid
 from decloud_trainer.localnet.actors.shipped import MODEL
-from decloud_trainer.wiring import plan_of
+from decloud_trainer.plans import plan_of
 
 WORKER = (sys.executable, "-m", "decloud_trainer.training.worker")
 # Round 7 was trained twice, the second time with another seed; round 12 once.

@@ -14,7 +14,7 @@ import pytest
 from localchain import LocalChain, local_chain
 from solders.keypair import Keypair
 
-from decloud_trainer import wiring
+from decloud_trainer import plans, services, wiring
 from decloud_trainer.config import Settings, load
 from decloud_trainer.errors import AlreadyRunning, SettingsError
 from decloud_trainer.jobs.supervisor import SCRIPTED_WORKER
@@ -137,13 +137,13 @@ async def test_an_empty_wallet_may_start_and_wait(tmp_path: Path) -> None:
 def test_endpoints_follow_the_network_and_the_settings() -> None:
     """One setting changes the network; an endpoint of one's own wins, and brings its WebSocket."""
 
-    def where(**options: object) -> wiring.Services:
-        return wiring.services(load(options=options, environ={}).settings)
+    def where(**options: object) -> services.Services:
+        return services.services(load(options=options, environ={}).settings)
 
     main = where()
     assert main.rpc_urls == ("https://api.mainnet-beta.solana.com",)
     assert main.ws_urls == ("wss://api.mainnet-beta.solana.com",)
-    assert (main.gateways, main.local_jwt) == (wiring.PUBLIC_GATEWAYS, "")
+    assert (main.gateways, main.local_jwt) == (services.PUBLIC_GATEWAYS, "")
     assert where(network="devnet").rpc_urls == ("https://api.devnet.solana.com",)
     local = where(network="localnet")
     assert (*local.rpc_urls, *local.ws_urls) == (
@@ -170,26 +170,26 @@ def test_a_program_id_that_is_none_is_refused() -> None:
     """Before anything is signed for it."""
     settings = load(options={"program_id": "not base58!"}, environ={}).settings
     with pytest.raises(SettingsError, match="is not a Solana address"):
-        wiring.program_of(settings)
+        services.program_of(settings)
 
 
 def test_the_plan_speaks_the_networks_convention() -> None:
     """`auto` is what v1's validator expects; the other is chosen by its name."""
-    assert wiring.plan_of(load(environ={}).settings).apply_scale == -0.1
+    assert plans.plan_of(load(environ={}).settings).apply_scale == -0.1
     delta = load(options={"convention": "delta"}, environ={}).settings
-    assert wiring.plan_of(delta).apply_scale == 1.0
-    assert wiring.plan_of(delta).tokenizer is None
+    assert plans.plan_of(delta).apply_scale == 1.0
+    assert plans.plan_of(delta).tokenizer is None
     named = load(options={"tokenizer_path": "~/bert"}, environ={}).settings
-    assert wiring.plan_of(named).tokenizer == str(Path("~/bert").expanduser().resolve())
-    assert wiring.terms_of(delta).trainable >= {"digits", "mnist", "fashionmnist"}
+    assert plans.plan_of(named).tokenizer == str(Path("~/bert").expanduser().resolve())
+    assert plans.terms_of(delta).trainable >= {"digits", "mnist", "fashionmnist"}
 
 
 def test_no_secret_reaches_a_repr(tmp_path: Path) -> None:
     """Of what the settings make."""
     options = {"pinata_jwt": "s3cret-jwt", "private_key": str(Keypair())}
     settings = load(options=options, environ={}).settings
-    made = [settings, wiring.services(settings), wiring.pin_services_of(settings)]
-    made.append(wiring.wallet_of(settings, None))
+    made = [settings, services.services(settings), services.pin_services_of(settings)]
+    made.append(services.wallet_of(settings, None))
     text = json.dumps([repr(one) for one in made])
     assert "s3cret" not in text
     assert str(options["private_key"]) not in text

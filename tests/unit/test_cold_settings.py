@@ -12,7 +12,8 @@ from decloud_trainer import config, presets
 from decloud_trainer.chain import v1
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import SettingsError
-from decloud_trainer.wiring import ceilings_of, cold_of, open_trainer
+from decloud_trainer.plans import ceilings_of, cold_of
+from decloud_trainer.wiring import open_trainer
 
 ADDRESS = str(Keypair.from_seed(bytes([7] * 32)).pubkey())
 

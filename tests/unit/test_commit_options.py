@@ -11,10 +11,10 @@ from decloud_trainer import config
 from decloud_trainer.cli.main import main
 from decloud_trainer.cli.rounds import _commits
 from decloud_trainer.errors import SettingsError
+from decloud_trainer.plans import commits_of, plan_of
 from decloud_trainer.rounds.entry import Facts
 from decloud_trainer.rounds.passing import wanted
 from decloud_trainer.training.commit_plan import DEFAULT_MESSAGE, CommitPlan, filled_message
-from decloud_trainer.wiring import commits_of, plan_of
 
 NOTHING: dict[str, Any] = {
     "store": None,

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from decloud_trainer import config
 from decloud_trainer.cli.datasets import datasets as command
-from decloud_trainer.wiring import datasets_dir
+from decloud_trainer.plans import datasets_dir
 
 
 def call(*words: str) -> Result:

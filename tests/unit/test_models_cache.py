@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from roundvalues import a_round
 
-from decloud_trainer import wiring
+from decloud_trainer import services
 from decloud_trainer.config import Settings
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.ipfs.scores import FAILED_S, WRONG_S, Scores
@@ -84,7 +84,7 @@ def test_scores_survive_a_restart_and_damage(tmp_path: Path) -> None:
 
 def names(**changes: object) -> Sequence[str]:
     settings = Settings(network="devnet", **changes)  # type: ignore[arg-type]
-    return [service.name for service in wiring.pin_services_of(settings)]
+    return [service.name for service in services.pin_services_of(settings)]
 
 
 ALL = {
@@ -102,7 +102,7 @@ def test_pin_services_come_in_the_order_set() -> None:
     assert names() == []
     assert names(**ALL) == ["Pinata", "Pinata (API key)", "pinning API", "Kubo"]
     assert names(**ALL, pin_services=("kubo", "pinata")) == ["Kubo", "Pinata"]
-    local = wiring.pin_services_of(Settings(network="localnet"))
+    local = services.pin_services_of(Settings(network="localnet"))
     assert [service.name for service in local] == ["Pinata"]
 
 

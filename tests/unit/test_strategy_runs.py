@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from decloud_trainer import config, wiring
+from decloud_trainer import config, plans
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.artifacts import serialise
 from decloud_trainer.training.hooks import Hooks
@@ -23,7 +23,7 @@ from decloud_trainer.training.strategy import Strategy
 def strategy_with(**settings: object) -> Strategy:
     """As a user gets it who sets these."""
     loaded = config.load(environ={}, options=settings)
-    return Strategy.from_json(wiring.strategy_of(loaded.settings))
+    return Strategy.from_json(plans.strategy_of(loaded.settings))
 
 
 @pytest.fixture(scope="module")
