@@ -128,7 +128,11 @@ def discard(jobs_dir: Path, prefix: str, url: str, metrics: Mapping[str, float])
         prefix: of the round's jobs' names.
         url: where to; empty = nowhere.
     """
-    for chain in sorted(jobs_dir.glob(f"{prefix}-train*/{CHAIN}")):
+    # One pattern for all rounds: each that was ever used stays in memory.
+    for folder in sorted(jobs_dir.glob("*-train*")):
+        chain = folder / CHAIN
+        if not folder.name.startswith(f"{prefix}-train") or not chain.is_dir():
+            continue
         if url:
             Passing(chain, url, metrics).once()
         shutil.rmtree(chain, ignore_errors=True)
