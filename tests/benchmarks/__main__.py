@@ -18,9 +18,10 @@ if __name__ == "__main__":
     parallel.measure()
     # As in a training child: threads that wait don't spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tests.benchmarks import network, pricer, strategy, training
+    from tests.benchmarks import network, pricer, store, strategy, training
 
     network.measure()
     training.measure()
     strategy.measure(["--budgets", "1"])
     pricer.measure()
+    store.measure()

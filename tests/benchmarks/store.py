@@ -37,7 +37,7 @@ def measure() -> None:
     device = choose_device("cpu", 1)
     strategy = Strategy(averaging="ema")
     ratios: dict[str, list[float]] = {"thread": [], "process": []}
-    pauses = []
+    pauses, shares = [], []
     with tempfile.TemporaryDirectory() as folder:
         data = load(DataSpec("digits", None, Path(folder, "data"))).split("train")
         task = ClassifierTask(SimpleCNN(10), data, 32, 0, device, strategy=strategy)
@@ -64,11 +64,13 @@ def measure() -> None:
         for turn in range(TURNS + 1):
             plain, committing = stretch(False), stretch(True)
             if turn:
+                shares.append(pauses[-1] / plain[0])
                 for name, before, after in zip(ratios, plain, committing, strict=True):
                     ratios[name].append(after / before)
         report = checkpoints.close()
     print(f"SimpleCNN on digits, a commit every {INTERVAL} batches ({report.committed} versions)")
-    print(f"  copying the state: {1e3 * statistics.median(pauses):.1f} ms of the training's thread")
+    blocked_ms, share = 1e3 * statistics.median(pauses), statistics.median(shares)
+    print(f"  copying the state: {blocked_ms:.1f} ms, {share:.1%} of the training's thread")
     for name, each in ratios.items():
         print(f"  {statistics.median(each) - 1:+.1%} CPU time of the {name} (median)")
 
