@@ -98,7 +98,7 @@ def _commits() -> None:
     from decloud_trainer.training.pricing.saving import config_from_json
 
     wanted = TrainingConfig(3 * INTERVAL, 32, 0.001)
-    small = {"simulation": {"timesteps": 20, "network_size": 256}}
+    small = {"simulation": {"timesteps": 8, "network_size": 128}}
     costs = []
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(str(Path(folder, "chain")))
