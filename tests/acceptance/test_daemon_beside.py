@@ -71,9 +71,10 @@ def test_commands_beside_a_daemon(own_home: Path) -> None:
 
             # Another round, left in the middle of its work.
             assert run("localnet", "round").code == 0
-            daemon.until(event="round", round=1, state="watching")
-            child = worker_of(daemon.process.pid)
-            ended = daemon.end(signal.SIGTERM)
+            daemon.until(event="round", round=1, state="joined")
+            with running("train", "1", "--epochs", "1000", "--json"):
+                child = worker_of(daemon.process.pid)
+                ended = daemon.end(signal.SIGTERM)
             assert ended.code == 0, ended.err
             assert json.loads(ended.out.splitlines()[-1]) == {"event": "stopped"}
             assert is_gone(child)
