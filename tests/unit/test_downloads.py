@@ -125,6 +125,15 @@ def test_a_busy_mirror_is_asked_again(mirror: Mirror, tmp_path: Path) -> None:
     assert len(mirror.asked) == 5
 
 
+def test_without_a_network_nobody_waits_for_long(tmp_path: Path) -> None:
+    """A mirror that isn't there is tried twice; a round may still be joined with other data."""
+    waits: list[float] = []
+    nobody = File("data.gz", ("http://127.0.0.1:9/data.gz",), "md5:" + "0" * 32)
+    with pytest.raises(DatasetUnavailable, match="connection refused"):
+        have(nobody, tmp_path, Patience(sleep=waits.append))
+    assert waits == [1]
+
+
 def test_without_a_checksum_the_length_counts(mirror: Mirror, tmp_path: Path) -> None:
     """It is resumed only from an equal version, refused when short, and taken once."""
     mirror.cut_after = [1000]

@@ -57,24 +57,30 @@ class Patience:
         silence_s: an address that sends nothing for so long is given up for now. There's no other
             limit while bytes arrive.
         rounds: how often all addresses are tried without a new byte from any.
+        unreached: how often, while none of them can be reached at all: there is no network, and
+            whoever waits can come again.
         wait_s: between the first two rounds; doubled each time, at most a minute.
     """
 
     silence_s: float = 60.0
     rounds: int = 6
+    unreached: int = 2
     wait_s: float = 1.0
     sleep: Callable[[float], None] = time.sleep
 
 
 PATIENCE = Patience()
+_UNREACHED = ("connection refused", "its name can't be resolved")
 
 
 class _Failed(Exception):
-    """An address didn't give the file; `for_good` when another try is of no use."""
+    """An address didn't give the file; `for_good` when another try is of no use, `unreached` when
+    nobody was there."""
 
-    def __init__(self, why: str, *, for_good: bool = False) -> None:
+    def __init__(self, why: str, *, for_good: bool = False, unreached: bool = False) -> None:
         super().__init__(why)
         self.for_good = for_good
+        self.unreached = unreached
 
 
 def fetch(file: File, folder: Path, report: Report, patience: Patience = PATIENCE) -> Path:
@@ -108,17 +114,19 @@ def _gather(file: File, part: _Part, report: Report, patience: Patience) -> None
     left, why = list(file.addresses), {}
     rounds, most = 0, part.size
     while left:
+        reached = False
         for address in tuple(left):
             try:
                 _take(address, file, part, report, patience.silence_s)
                 return
             except _Failed as failure:
                 why[address] = str(failure)
+                reached |= not failure.unreached
                 if failure.for_good:
                     left.remove(address)
         rounds = 1 if part.size > most else rounds + 1
         most = max(most, part.size)
-        if rounds >= patience.rounds:
+        if rounds >= (patience.rounds if reached or part.size else patience.unreached):
             break
         if left:
             patience.sleep(min(60.0, patience.wait_s * 2 ** (rounds - 1)))
@@ -174,7 +182,8 @@ def _take(address: str, file: File, part: _Part, report: Report, silence_s: floa
             with _ask(address, part, bool(file.checksum), silence_s) as response:
                 _receive(response, address, file.name, part, report)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _Failed(_words(error)) from error
+            words = _words(error)
+            raise _Failed(words, unreached=words in _UNREACHED) from error
         except UnicodeError as error:  # an address that is none
             raise _Failed(str(error), for_good=True) from error
     if part.total is not None and part.size != part.total:
@@ -286,8 +295,8 @@ def _words(error: Exception) -> str:
     text = str(error)
     for known, words in (
         ("timed out", "it doesn't answer"),
-        ("Connection refused", "connection refused"),
-        ("resolve", "its name can't be resolved"),
+        ("Connection refused", _UNREACHED[0]),
+        ("resolve", _UNREACHED[1]),
         ("IncompleteRead", "the connection broke off"),
     ):
         if known in text:
