@@ -21,7 +21,7 @@ from decloud_trainer.training.data import datasets
 JWT = "localnet-jwt"
 SETTINGS = {"network": "localnet", "datasets": ["digits", "custom"]}
 SETTINGS |= {"dataset_mappings": {"custom": "digits"}}
-SHIPPED = Path(datasets.__file__).parent.parent / "data" / "digits"
+SHIPPED = Path(datasets.__file__).parent.parent.parent / "data" / "digits"
 
 
 def test_the_doctor_passes_then_finds_what_is_wrong(own_home: Path) -> None:
@@ -123,7 +123,7 @@ def test_datasets_are_listed_checked_and_fetched(
         listed["mnist"] | {"trainable": True, "ready": False, "source": "download"}
         == (listed["mnist"])
     )
-    assert not listed["imdb"]["trainable"]
+    assert not listed["food101"]["trainable"]
     assert "96 more" not in told("datasets", "list", "--all")
 
     assert "1,347 samples" in told("datasets", "check", str(SHIPPED))
@@ -139,8 +139,8 @@ def test_datasets_are_listed_checked_and_fetched(
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (("check", "imdb"), "no data and no loader for imdb", "--add-path imdb:"),
-        (("fetch", "imdb"), "no data and no loader for imdb", "--add-mapping imdb:"),
+        (("check", "food101"), "no data and no loader for food101", "--add-path food101:"),
+        (("fetch", "food101"), "no data and no loader for food101", "--add-mapping food101:"),
         (("check", "mnist"), "mnist was not downloaded yet", "datasets fetch mnist"),
         (("check", "/nonexistent"), "/nonexistent holds no", "train-images-idx3-ubyte"),
     ],

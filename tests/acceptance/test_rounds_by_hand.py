@@ -77,9 +77,12 @@ def test_a_round_by_hand(own_home: Path) -> None:
         for line in told["transactions"]:
             assert line["signature"] in text
 
-        # Damaged data of our own is neither used nor overwritten.
-        (own_home / "decloud" / "journal.sqlite").write_bytes(b"no database at all" * 100)
-        said(run("join", "0"), 4, "journal")
+        # Damaged data of our own is neither used nor overwritten; the chain knows the round.
+        damaged = b"no database at all" * 100
+        (own_home / "decloud" / "journal.sqlite").write_bytes(damaged)
+        said(run("join", "0"), 1, "the journal was damaged")
+        aside = [path.read_bytes() for path in (own_home / "decloud").glob("journal*")]
+        assert damaged in aside
 
 
 def wait_for_status(round_id: int, status: str) -> None:
