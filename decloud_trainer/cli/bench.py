@@ -26,7 +26,8 @@ Let nothing else run meanwhile. The ratios hold on a busy machine, too; the
 samples per second don't.
 
 \b
-Exit codes: 0 done, 1 the data isn't there or something failed, 2 there is no such device.
+Exit codes: 0 done, 1 the data isn't there or something failed,
+2 there is no such device.
 """
 
 

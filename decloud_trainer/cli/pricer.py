@@ -41,13 +41,13 @@ def pricer() -> None:
 TRAIN_EPILOG = """\b
 Examples:
   decloud-trainer pricer train options --batches 2000
-  decloud-trainer pricer train options --config pricer.json --commit-interval 500
+  decloud-trainer pricer train options --config my.json --commit-interval 500
   decloud-trainer pricer train options --batches 1000 --learning-rate 0.0003
 
 \b
-A chain that has versions is gone on with, from the newest. The configuration is
-JSON with the parts simulation, network, domain_bounds, simulate_log_return and
-normalize_forwards, each optional.
+A chain that has versions is gone on with, from the newest. The configuration
+is JSON with the parts simulation, network, domain_bounds,
+simulate_log_return and normalize_forwards, each optional.
 
 \b
 Exit codes: 0 trained and committed, 1 a commit failed, 2 wrong settings.

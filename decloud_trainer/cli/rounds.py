@@ -35,7 +35,7 @@ def join(ctx: click.Context, round_id: int, as_json: bool) -> None:
 @click.command(
     epilog="\b\nExamples:\n  decloud-trainer train 42 --epochs 3\n"
     "  decloud-trainer train 42 --max-batches 50\n"
-    "  decloud-trainer train 42 --store experiments --auto-commit --commit-interval 100"
+    "  decloud-trainer train 42 --store runs --auto-commit"
     "\n\nExit code 1 if nothing was submitted, 2 if the options don't go together."
 )
 @ROUND_ID

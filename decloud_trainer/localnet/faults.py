@@ -15,17 +15,17 @@ NAMES = {
     "rpc_503": "the RPC server answers 503 Service Unavailable",
     "rpc_truncated": "the RPC server's answers break off in the middle",
     "rpc_wrong_id": "the RPC server's answers bear another request's id",
-    "rpc_stale": "the RPC server answers from slots long past, as it says itself",
-    "rpc_forked_away": "the RPC server accepts transactions, which are never seen again",
+    "rpc_stale": "the RPC server answers from slots long past",
+    "rpc_forked_away": "the RPC server accepts transactions and loses them",
     "ws_drop": "WebSocket connections are cut, new ones right away",
-    "ws_half_open": "WebSocket connections stay open, and nothing comes over them, not even pongs",
+    "ws_half_open": "WebSocket connections stay open and fall silent",
     "ws_lose_event": "WebSocket notifications get lost",
     "ws_lose_some": "three in ten WebSocket notifications get lost",
     "ws_repeat": "WebSocket notifications come twice",
-    "ws_reorder": "WebSocket notifications come in pairs, the later one first",
+    "ws_reorder": "WebSocket notifications swap places in pairs",
     "gateway_wrong_bytes": "the IPFS gateway serves bytes that the CID doesn't name",
     "pin_down": "the pin service answers 503 Service Unavailable",
-    "pin_lost": "the pin service takes uploads, answers as always, and keeps nothing",
+    "pin_lost": "the pin service takes uploads and keeps nothing",
 }
 
 

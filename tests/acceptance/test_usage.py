@@ -134,7 +134,7 @@ def test_a_folder_of_data_is_looked_at_before_it_is_taken() -> None:
     digits = Path(__file__).parents[2] / "decloud_trainer" / "data" / "digits"
     added = run("config", "--add-path", f"mnist:{digits}")
     assert added.code == 0
-    assert "1,347 training and 450 test samples of 8x8, 10 classes" in added.err
+    assert "1,347 training and 450 test samples of images of 8x8, 10 classes" in added.err
     refused = run("config", "--add-path", "mnist:/nowhere")
     assert refused.code == 1
     assert "Dataset not found: /nowhere" in refused.err
