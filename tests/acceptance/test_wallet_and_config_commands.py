@@ -248,7 +248,7 @@ def test_mappings_lead_to_what_can_be_trained(command: Command) -> None:
     }
     refused = command.refused("config", "--add-mapping", "custom:mmnist")
     assert "mmnist can't be trained here" in refused
-    assert "agnews, breastcancer, cifar10, cifar100, diabetes, digits, emnist, fashionmnist" in refused
+    assert "can be trained: agnews, breastcancer, cifar10, cifar100, diabetes, digits" in refused
     assert "mmnist" in command.refused("config", "--set", "dataset_mappings=custom:mmnist")
     code, _, err = command("config", "--add-mapping", "custom:mmnist", "--force")
     assert (code, "skipped until" in err) == (0, True)
