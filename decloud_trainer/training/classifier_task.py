@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,15 +135,25 @@ class ClassifierTask:
         if self._chosen is not None:
             order = self._chosen[order]
         order = order.to(self._labels.device)
+        beside = _Beside(self._device) if self._is_sent else None
         for number in range(start, self.batches_per_epoch):
             picked = order[number * self._batch_size :][: self._batch_size]
-            stored, labels = self._here(self._inputs[picked]), self._here(self._labels[picked])
-            if self._changes != NOTHING:
-                purpose = f"augment {number}"
-                generator.manual_seed(seed_for(self._seed, epoch, purpose))
-                stored = augment(stored, self._changes, generator)
-            inputs = network_inputs(stored, self._modality, self._memory_format)
-            yield inputs, labels
+            with beside or contextlib.nullcontext():
+                batch = self._batch(picked, epoch, number)
+            yield beside.arrived(batch) if beside else batch
+
+    def _batch(self, picked: Tensor, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        stored, labels = self._here(self._inputs[picked]), self._here(self._labels[picked])
+        if self._changes != NOTHING:
+            seed = seed_for(self._seed, epoch, f"augment {number}")
+            generator = torch.Generator().manual_seed(seed)
+            stored = augment(stored, self._changes, generator)
+        return network_inputs(stored, self._modality, self._memory_format), labels
+
+    @property
+    def _is_sent(self) -> bool:
+        """Whether each batch goes to a GPU by itself, since not all of the data fit there."""
+        return self._device.type == "cuda" and self._inputs.device.type == "cpu"
 
     def _here(self, picked: Tensor) -> Tensor:
         """On the device; from pinned memory, so that nobody waits for it to arrive."""
@@ -168,6 +180,30 @@ class ClassifierTask:
     def extra_state(self) -> dict[str, Tensor]:
         """Nothing: the network's weights are all there is."""
         return {}
+
+
+class _Beside:
+    """Work for a CUDA device in a stream of its own: it goes on while the last batch is trained
+    on, since the training's kernels were all started when the next batch is asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._entered = torch.cuda.stream(self._stream)
+
+    def __enter__(self) -> None:
+        self._entered.__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *raised: Any) -> None:
+        self._entered.__exit__(*raised)
+
+    def arrived(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The batch, which the training's stream waits for, and nobody else."""
+        training = torch.cuda.current_stream(self._device)
+        training.wait_stream(self._stream)
+        for tensor in batch:
+            tensor.record_stream(training)  # its memory isn't given away before that is done
+        return batch
 
 
 def check_batch_size(model: nn.Module, batch_size: int) -> None:
