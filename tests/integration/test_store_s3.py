@@ -13,6 +13,7 @@ from decloud_trainer.errors import ConflictError, CorruptionError, SettingsError
 from decloud_trainer.store.chain import HEAD, Store, marked
 from decloud_trainer.store.collect import collect
 from decloud_trainer.store.copying import copy
+from decloud_trainer.store.forwarding import forward
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.store.s3 import Bucket
 from decloud_trainer.store.verify import problems
@@ -160,3 +161,19 @@ def test_a_swap_whose_answer_was_lost_counts_once(bucket: str) -> None:
     store = Store(Lossy(bucket), bucket, sleep=lambda _: None)
     store.commit([b"x"], "once")
     assert [v.commit_message for v in store.log()] == ["once"]
+
+
+def test_a_rounds_versions_go_on_to_a_bucket(bucket: str, tmp_path: Path) -> None:
+    """Those that were asked for, in their order and once; resuming's own stay at home."""
+    own, named = open_store(str(tmp_path / "job")), open_store(bucket)
+    for n in range(4):
+        asked = {"step": float(n)} if n % 2 else {}
+        own.commit([bytes([n]) * BIG], f"number {n}", metrics=asked)
+    done = forward(own, named, {"round": 7.0})
+    assert [version.commit_message for version in done.versions] == ["number 1", "number 3"]
+    assert forward(own, named, {"round": 7.0}).versions == ()
+    head = named.get_head()
+    assert head is not None
+    assert head.metrics == {"round": 7.0, "step": 3.0}
+    assert named.read(head) == bytes([3]) * BIG
+    assert not list(problems(named))
