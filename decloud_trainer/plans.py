@@ -6,13 +6,13 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import (
     cache_dir,
 )
 from decloud_trainer.names import dataset_key
 from decloud_trainer.services import program_of
+from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.parts import TrainingPlan

@@ -15,6 +15,7 @@ from decloud_trainer import config
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import home_dir, make_private_dir, write_atomic
 from decloud_trainer.names import dataset_key
+from decloud_trainer.settings import TABLE, Settings
 
 # A wheel carries the files inside the package; a checkout has them beside it.
 _PLACES = (Path(__file__).parent / "preset_files", Path(__file__).parent.parent / "presets")
@@ -90,15 +91,15 @@ def load(name: str) -> Preset:
     if not isinstance(values, dict):
         raise SettingsError(f'{path} has no object "settings"', hint=f"mend or delete {path}")
     for key, value in values.items():
-        if key not in config.TABLE:
+        if key not in TABLE:
             raise SettingsError(f"preset {name}: there is no setting {key!r}", hint=f"edit {path}")
-        if key in NEVER_PRESET or config.TABLE[key].setting.secret:
+        if key in NEVER_PRESET or TABLE[key].setting.secret:
             raise SettingsError(f"preset {name}: a preset can't set {key}", hint=f"edit {path}")
         config.parse(key, value, f"preset {name}")
     return Preset(name, str(content.get("description", "")), values, own)
 
 
-def save(name: str, settings: config.Settings, *, replace: bool = False) -> Path:
+def save(name: str, settings: Settings, *, replace: bool = False) -> Path:
     """Keep what these settings say of rounds and training as a preset of the user's; its file.
 
     Raises:
@@ -119,7 +120,7 @@ def save(name: str, settings: config.Settings, *, replace: bool = False) -> Path
         )
     values = {key: _shown(settings, key) for key in ALWAYS_SAVED}
     for key in SAVED_IF_SET:
-        row = config.TABLE[key]
+        row = TABLE[key]
         if getattr(settings, row.field) != row.default:
             values[key] = _shown(settings, key)
     content = {"description": "My own", "settings": values}
@@ -136,8 +137,8 @@ def own_folder() -> Path:
     return home_dir() / "presets"
 
 
-def _shown(settings: config.Settings, key: str) -> Any:
-    row = config.TABLE[key]
+def _shown(settings: Settings, key: str) -> Any:
+    row = TABLE[key]
     return row.setting.kind.show(getattr(settings, row.field))
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import (
     cache_dir,
     home_dir,
 )
+from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.chain.rpc import Rpc

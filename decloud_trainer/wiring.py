@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import AlreadyRunning, InsufficientFunds, SettingsError
 from decloud_trainer.files import (
     cache_dir,
@@ -21,6 +20,7 @@ from decloud_trainer.files import (
 )
 from decloud_trainer.plans import ceilings_of, cold_of, plan_of, terms_of
 from decloud_trainer.services import known_wallet, pins_of, program_of, rpc_of, services, wallet_of
+from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.chain.client import SolanaChain

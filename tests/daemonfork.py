@@ -25,7 +25,6 @@ from typing import Any
 
 from decloud_trainer import faultpoints, wiring
 from decloud_trainer.chain import client, clock, generation, guard, lifecycle, sending, watch
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.ipfs import gateways, pinning, pins
 from decloud_trainer.jobs import supervisor
@@ -40,6 +39,7 @@ from decloud_trainer.rounds import (
     training_jobs,
 )
 from decloud_trainer.rounds.daemon import Daemon
+from decloud_trainer.settings import Settings
 
 # Needed by the daemon, which imports them late.
 IMPORTED = (client, clock, engine, gateways, generation, guard, intake, journal)

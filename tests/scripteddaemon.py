@@ -10,7 +10,7 @@ import sys
 
 from decloud_trainer import wiring
 from decloud_trainer.cli.main import main
-from decloud_trainer.config import Settings
+from decloud_trainer.settings import Settings
 
 
 def scripted_worker(settings: Settings) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("faultpoints",),
     ("files", "masking", "names", "money"),
     ("kinds", "migration"),
+    ("settings",),
     ("config", "presets"),
     ("store",),
     ("training",),
@@ -40,7 +41,8 @@ ONLY = {
     "money": set(),
 }
 IMPORTED_ONLY_BY = {
-    "config": {"services", "plans", "wiring", "checks", "cli", "presets"},
+    "settings": {"config", "presets", "services", "plans", "wiring", "checks", "cli"},
+    "config": {"presets", "checks", "cli"},
     "services": {"plans", "wiring", "checks", "cli"},
     "plans": {"wiring", "checks", "cli"},
     "wiring": {"checks", "cli"},

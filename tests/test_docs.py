@@ -15,6 +15,7 @@ from decloud_trainer.cli.config_view import shown_text
 from decloud_trainer.cli.main import EXIT_CODES, cli
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.rounds.entry import State
+from decloud_trainer.settings import TABLE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -124,9 +125,9 @@ def test_every_setting_is_in_the_table() -> None:
     """Keys and defaults are the program's, in its order."""
     rows = [(key, default) for key, default, _ in table("Configuration", "Setting")]
     assert rows == [
-        (key, shown_text(row.setting.kind.show(row.default))) for key, row in config.TABLE.items()
+        (key, shown_text(row.setting.kind.show(row.default))) for key, row in TABLE.items()
     ]
-    for row in config.TABLE.values():
+    for row in TABLE.values():
         for variable in row.setting.env:
             assert f"`{variable}`" in section("Configuration")
 

@@ -21,13 +21,13 @@ from decloud_trainer.chain.health import MAX_LAG_SLOTS
 from decloud_trainer.chain.rpc import NETWORKS, Rpc
 from decloud_trainer.chain.wallet import FoundWallet
 from decloud_trainer.checks.model import Check, Verdict, failed, passed, refused, warned
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError, LayoutError
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
 from decloud_trainer.rounds.prospects import total_costs
 from decloud_trainer.services import program_of, rpc_of, services
+from decloud_trainer.settings import Settings
 
 TIMEOUT_S: Final = 5.0
 SLOW_MS: Final = 1500

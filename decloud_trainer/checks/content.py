@@ -13,13 +13,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from decloud_trainer.checks.model import Check, Verdict, failed, passed, refused, warned
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.ipfs.cid import Cid
 from decloud_trainer.ipfs.gateway import Patience
 from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.pins import PinService
 from decloud_trainer.services import pin_services_of, services
+from decloud_trainer.settings import Settings
 
 PATIENCE: Final = Patience(connect_s=5.0, read_s=5.0, wait_s=0.0)
 LONGEST_S: Final = 15.0  # for one gateway: the doctor's patience, not the trainer's

@@ -8,10 +8,10 @@ from typing import Any
 
 from decloud_trainer.chain import v1
 from decloud_trainer.checks.model import Check, failed, passed, warned
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.names import dataset_key
 from decloud_trainer.plans import data_specs, datasets_dir
+from decloud_trainer.settings import Settings
 from decloud_trainer.training.data.datasets import Kept, find, kept
 from decloud_trainer.training.data.nearly import reasons
 from decloud_trainer.training.data.published import DOWNLOADED, PACKAGED

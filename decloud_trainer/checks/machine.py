@@ -12,9 +12,10 @@ from typing import Any
 
 from decloud_trainer import data
 from decloud_trainer.checks.model import Check, failed, passed, warned
-from decloud_trainer.config import Settings, config_path
+from decloud_trainer.config import config_path
 from decloud_trainer.files import cache_dir, home_dir
 from decloud_trainer.jobs.alone import run_alone
+from decloud_trainer.settings import Settings
 from decloud_trainer.wiring import home_is_held, worker_of
 
 LITTLE_DISK_BYTES, TOO_LITTLE_DISK_BYTES = 5_000_000_000, 500_000_000

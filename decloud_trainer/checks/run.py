@@ -14,9 +14,10 @@ from decloud_trainer.checks.machine import device_check, disk_check, modes_check
 from decloud_trainer.checks.model import Check, failed, passed, refused, warned
 from decloud_trainer.checks.packages import packages_check, python_check
 from decloud_trainer.checks.sandbox import sandbox_check
-from decloud_trainer.config import Loaded, Settings
+from decloud_trainer.config import Loaded
 from decloud_trainer.errors import DecloudError, WalletError
 from decloud_trainer.services import known_wallet
+from decloud_trainer.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from decloud_trainer.checks.machine import SHIPPED_MODEL
 from decloud_trainer.checks.model import Check, failed, passed, warned
-from decloud_trainer.config import Settings, config_path
+from decloud_trainer.config import config_path
 from decloud_trainer.jobs.child import child_environment
+from decloud_trainer.settings import Settings
 from decloud_trainer.wiring import worker_of
 
 NAME = "sandbox"

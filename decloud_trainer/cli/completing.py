@@ -19,7 +19,7 @@ _DATASETS_FROM = "federated_ai_v1_2.json"
 
 def setting_keys(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Settings, each with its help."""
-    from decloud_trainer.config import TABLE
+    from decloud_trainer.settings import TABLE
 
     return [
         CompletionItem(key, help=row.setting.help)
@@ -36,8 +36,8 @@ def assignments(ctx: Context, param: Parameter, incomplete: str) -> list[Complet
             CompletionItem(f"{item.value}=", help=item.help)
             for item in setting_keys(ctx, param, key)
         ]
-    from decloud_trainer.config import TABLE
     from decloud_trainer.kinds import DATASETS
+    from decloud_trainer.settings import TABLE
 
     row = TABLE.get(key)
     if row is None:
@@ -81,7 +81,7 @@ def dataset_lists(ctx: Context, param: Parameter, incomplete: str) -> list[Compl
 
 def networks(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Solana clusters."""
-    from decloud_trainer.config import NETWORKS
+    from decloud_trainer.settings import NETWORKS
 
     return _matching(NETWORKS, incomplete)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from decloud_trainer import config
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import make_private_dir
+from decloud_trainer.settings import TABLE
 
 NO_FILE = b"{\n}\n"
 
@@ -66,7 +67,7 @@ def _run_editor(copy: Path) -> None:
 
 
 def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    secret = {name for row in config.TABLE.values() for name in row.setting.env}
+    secret = {name for row in TABLE.values() for name in row.setting.env}
     return {name: value for name, value in environ.items() if name not in secret}
 
 

@@ -13,6 +13,7 @@ from decloud_trainer import presets
 from decloud_trainer.cli.output import folded, print_json, print_table
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.money import format_sol
+from decloud_trainer.settings import Settings
 
 
 def show(as_json: bool, keypair: str | None) -> None:
@@ -58,7 +59,7 @@ def shown_text(value: Any, *, nothing: str = "-") -> str:
     return (value if isinstance(value, str) else json.dumps(value)) or nothing
 
 
-def _wallet(settings: settings_file.Settings, keypair: str | None) -> dict[str, str]:
+def _wallet(settings: Settings, keypair: str | None) -> dict[str, str]:
     from decloud_trainer.errors import WalletError
     from decloud_trainer.services import known_wallet
 
@@ -112,7 +113,7 @@ def _preset_view(name: str) -> dict[str, Any]:
     }
 
 
-def _outlook(settings: settings_file.Settings) -> tuple[dict[str, str], list[str]]:
+def _outlook(settings: Settings) -> tuple[dict[str, str], list[str]]:
     """What would be trained, dataset -> ``ready``, ``is downloaded when needed`` or ``on X``; and
     what would be skipped."""
     from decloud_trainer.checks.data import local_data
@@ -131,7 +132,7 @@ def _outlook(settings: settings_file.Settings) -> tuple[dict[str, str], list[str
     return trains, skips
 
 
-def _terms(settings: settings_file.Settings) -> str:
+def _terms(settings: Settings) -> str:
     least, most = settings.min_reward_lamports, settings.max_reward_lamports
     reward = f"from {format_sol(least)}" if least else "any reward"
     reward += f" up to {format_sol(most)}" if most else ""

@@ -17,6 +17,7 @@ from decloud_trainer.errors import DecloudError
 from decloud_trainer.files import log_dir, make_private_dir, write_atomic
 from decloud_trainer.masking import masked
 from decloud_trainer.migration import KEPT
+from decloud_trainer.settings import ENDPOINTS, TABLE
 
 EXIT_CODE = 3
 KEPT_REPORTS = 20
@@ -66,11 +67,11 @@ def configured_secrets(environ: Mapping[str, str]) -> list[str]:
         for name, value in group.items()
         if _SECRET_NAME.search(name) and not name.endswith("_path")
     ]
-    for name in (*settings_file.ENDPOINTS, "notify_webhook"):
+    for name in (*ENDPOINTS, "notify_webhook"):
         value = values.get(name)
         for url in value if isinstance(value, list) else [value]:
             found += _keys_in(str(url or ""))
-    for row in settings_file.TABLE.values():
+    for row in TABLE.values():
         if row.setting.secret:
             found += [environ.get(name, "") for name in row.setting.env]
     return [secret.strip() for secret in found if secret.strip()]

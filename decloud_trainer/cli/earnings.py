@@ -24,8 +24,8 @@ from decloud_trainer.cli.output import (
     shows_signs,
     terminal_width,
 )
-from decloud_trainer.config import NETWORKS
 from decloud_trainer.money import format_sol
+from decloud_trainer.settings import NETWORKS
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import RowKey

@@ -36,10 +36,10 @@ from decloud_trainer.money import format_sol, lamports_from_sol
 from decloud_trainer.names import dataset_key
 
 if TYPE_CHECKING:
-    from decloud_trainer.config import Settings
     from decloud_trainer.rounds.entry import Entry
     from decloud_trainer.rounds.model import Round
     from decloud_trainer.rounds.policy import Situation
+    from decloud_trainer.settings import Settings
 
 SORTS = ("id", "reward", "deadline", "trainers")
 WATCH_S = 5.0

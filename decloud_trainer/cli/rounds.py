@@ -15,6 +15,7 @@ from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import JSON_OPTION, clock_time, folded, print_json, state_text
 from decloud_trainer.cli.showing import ROUND_ID
 from decloud_trainer.errors import DecloudError, RoundError, SettingsError
+from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import Entry, RowKey
@@ -217,7 +218,7 @@ def _act(ctx: click.Context, kind: str, round_id: int, args: dict[str, Any], as_
 
 
 async def _by_ourselves(
-    settings: settings_file.Settings,
+    settings: Settings,
     ctx: click.Context,
     kind: str,
     round_id: int,
@@ -246,7 +247,7 @@ async def _by_ourselves(
 
 
 def _through_daemon(
-    settings: settings_file.Settings,
+    settings: Settings,
     ctx: click.Context,
     kind: str,
     round_id: int,

@@ -20,6 +20,7 @@ from decloud_trainer.files import (
     make_private_dir,
     wallet_locks_dir,
 )
+from decloud_trainer.settings import TABLE
 
 if TYPE_CHECKING:
     from decloud_trainer.cli.managers import Manager
@@ -198,7 +199,7 @@ def _daemon(nice: int, memory_max: str, credential: Path | None, *, sandbox: boo
     from decloud_trainer.cli.units import Daemon
 
     folders = (home_dir(), cache_dir(), log_dir(), wallet_locks_dir())
-    rows = settings_file.TABLE.values()
+    rows = TABLE.values()
     return Daemon(
         # -P: no module is taken from the folder that the service manager starts it in.
         command=(sys.executable, "-P", "-m", "decloud_trainer", "start"),
@@ -244,7 +245,7 @@ def _check_keys(credential: Path | None) -> None:
             text = found.text
         wallet.unlock(text)
     for key, source in loaded.sources.items():
-        if settings_file.TABLE[key].setting.secret and source.startswith("environment"):
+        if TABLE[key].setting.secret and source.startswith("environment"):
             raise SettingsError(
                 f"{key} comes from the {source}, which the service doesn't see",
                 hint=f"store it, readable by you alone: decloud-trainer config --set {key}=-",

@@ -25,9 +25,9 @@ from decloud_trainer.money import format_sol
 if TYPE_CHECKING:
     from decloud_trainer.cli.board import Board
     from decloud_trainer.cli.live import Teller
-    from decloud_trainer.config import Settings
     from decloud_trainer.rounds.engine import Told
     from decloud_trainer.rounds.parts import Progress
+    from decloud_trainer.settings import Settings
     from decloud_trainer.watching.notices import Notice
     from decloud_trainer.wiring import Trainer
 

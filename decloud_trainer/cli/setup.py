@@ -25,9 +25,9 @@ from decloud_trainer.cli.setup_questions import (
     new_wallet_path,
 )
 from decloud_trainer.cli.setup_report import report
-from decloud_trainer.config import NETWORKS, Settings
 from decloud_trainer.errors import SettingsError, WalletError
 from decloud_trainer.files import home_dir, make_private_dir
+from decloud_trainer.settings import NETWORKS, Settings
 
 EPILOG = """\b
 Examples:

@@ -14,10 +14,10 @@ import click
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
 from decloud_trainer.cli.output import folded
-from decloud_trainer.config import NETWORKS, Settings
 from decloud_trainer.errors import DecloudError, SettingsError, WalletError
 from decloud_trainer.files import home_dir
 from decloud_trainer.money import format_sol
+from decloud_trainer.settings import NETWORKS, TABLE, Settings
 
 WALLETS = ("cli", "create", "key", "keep")
 # Words besides the names of presets.
@@ -100,7 +100,7 @@ def new_wallet_path() -> Path:
 
 def solana_cli_path() -> Path:
     """Where the Solana CLI keeps its key unless told otherwise."""
-    return Path(settings_file.TABLE["keypair_path"].default).expanduser()
+    return Path(TABLE["keypair_path"].default).expanduser()
 
 
 def _ask_wallet(answers: Answers, now: Settings) -> None:

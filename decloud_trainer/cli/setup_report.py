@@ -10,9 +10,10 @@ import click
 from decloud_trainer import config as settings_file
 from decloud_trainer.cli.config_view import shown_text
 from decloud_trainer.cli.output import folded, print_table
-from decloud_trainer.config import Loaded, Settings
+from decloud_trainer.config import Loaded
 from decloud_trainer.errors import DecloudError, NetworkError, WalletError
 from decloud_trainer.money import format_sol
+from decloud_trainer.settings import TABLE, Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.chain.wallet import FoundWallet
@@ -50,7 +51,7 @@ def _show_settings(before: Loaded, after: Loaded) -> None:
     """All that isn't the default, and what each changed value was."""
     old, new = settings_file.shown_values(before), settings_file.shown_values(after)
     rows = []
-    for key, row in settings_file.TABLE.items():
+    for key, row in TABLE.items():
         default = row.setting.kind.show(row.default)
         if new[key] != old[key]:
             rows.append([key, shown_text(new[key]), shown_text(old[key])])

@@ -31,6 +31,7 @@ from decloud_trainer.cli.showing import (
 )
 from decloud_trainer.errors import RoundError, plain
 from decloud_trainer.money import format_sol
+from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import Entry
@@ -129,7 +130,7 @@ def _print_known(known: dict[str, Any]) -> None:
 
 
 async def _one_round(
-    settings: settings_file.Settings, round_id: int, pubkey: str | None
+    settings: Settings, round_id: int, pubkey: str | None
 ) -> tuple[Round, Submission | None, float]:
     """The round, the wallet's submission in it, and the time on chain."""
     from decloud_trainer.wiring import open_chain
@@ -236,7 +237,7 @@ def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
     return view
 
 
-async def _balance(settings: settings_file.Settings, pubkey: str) -> int:
+async def _balance(settings: Settings, pubkey: str) -> int:
     from decloud_trainer.wiring import open_chain
 
     async with open_chain(settings, pubkey) as (chain, _):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from decloud_trainer.config import Settings
+    from decloud_trainer.settings import Settings
     from decloud_trainer.watching.notices import Channel, Notice
     from decloud_trainer.watching.tally import Tally
     from decloud_trainer.watching.watchman import Watchman

@@ -17,6 +17,7 @@ from decloud_trainer.cli.main import COMMANDS, main
 from decloud_trainer.rounds.entry import RowKey
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import Dataset, Round, RoundStatus
+from decloud_trainer.settings import TABLE
 
 NAME = "_DECLOUD_TRAINER_COMPLETE"
 
@@ -70,7 +71,7 @@ def test_commands_and_options(offered: Offered) -> None:
 
 def test_settings(offered: Offered) -> None:
     """Keys; with --set also the values of settings that have few."""
-    assert set(offered("config", "--get", "")) == set(config.TABLE)
+    assert set(offered("config", "--get", "")) == set(TABLE)
     assert offered("config", "--unset", "max_b") == ["max_batches"]
     assert offered("config", "--set", "ep") == ["epochs="]
     assert offered("config", "--set", "network=dev") == ["network=devnet"]

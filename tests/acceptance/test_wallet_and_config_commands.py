@@ -18,8 +18,8 @@ from test_wizard import Terminal
 
 from decloud_trainer import presets
 from decloud_trainer.cli.main import main
-from decloud_trainer.config import TABLE
 from decloud_trainer.errors import SettingsError
+from decloud_trainer.settings import TABLE
 
 KEY = Keypair.from_seed(bytes([7] * 32))
 AS_BASE58 = base58.b58encode(bytes(KEY)).decode()

@@ -15,11 +15,12 @@ from localchain import LocalChain, local_chain
 from solders.keypair import Keypair
 
 from decloud_trainer import plans, services, wiring
-from decloud_trainer.config import Settings, load
+from decloud_trainer.config import load
 from decloud_trainer.errors import AlreadyRunning, SettingsError
 from decloud_trainer.jobs.supervisor import SCRIPTED_WORKER
 from decloud_trainer.rounds.engine import Told
 from decloud_trainer.rounds.parts import Progress
+from decloud_trainer.settings import Settings
 
 
 def settings_for(net: LocalChain, keypair: Keypair, **changes: object) -> Settings:

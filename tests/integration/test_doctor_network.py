@@ -14,9 +14,9 @@ from decloud_trainer.checks import chain, content
 from decloud_trainer.checks.chain import ChainReport, chain_checks, websocket_check
 from decloud_trainer.checks.content import gateway_checks, pin_checks
 from decloud_trainer.checks.model import Check, Verdict
-from decloud_trainer.config import Settings
 from decloud_trainer.localnet.network import LocalNetwork
 from decloud_trainer.localnet.options import LocalOptions
+from decloud_trainer.settings import Settings
 
 PASS, WARN, FAIL = Verdict.PASS, Verdict.WARN, Verdict.FAIL
 SOL = 10**9

@@ -30,8 +30,8 @@ from decloud_trainer.chain.watch import RoundWatch, WatchPace
 from decloud_trainer.checks.chain import websocket_check
 from decloud_trainer.checks.model import Verdict
 from decloud_trainer.cli.output import print_json
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import CorruptionError, DecloudError, Diverged, RpcError, plain
+from decloud_trainer.settings import Settings
 from decloud_trainer.store.version import Version
 from decloud_trainer.training.artifacts import serialise
 from decloud_trainer.training.hooks import Hooks

@@ -17,8 +17,8 @@ import pytest
 
 from decloud_trainer.checks import sandbox as check
 from decloud_trainer.checks.model import Verdict
-from decloud_trainer.config import Settings
 from decloud_trainer.jobs.alone import run_alone
+from decloud_trainer.settings import Settings
 from decloud_trainer.training import landlock
 
 pytestmark = pytest.mark.skipif(

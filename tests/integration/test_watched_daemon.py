@@ -15,13 +15,13 @@ from daemonworld import Running, World, a_world
 from decloud_trainer.chain.watch import RoundWatch
 from decloud_trainer.cli.main import main
 from decloud_trainer.cli.watched import watched
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.files import single_instance
 from decloud_trainer.rounds.entry import State
 from decloud_trainer.rounds.figures import Lately, lately, unclaimed
 from decloud_trainer.rounds.journal import SESSION, Journal
 from decloud_trainer.rounds.watchdog import Missed, Patience
+from decloud_trainer.settings import Settings
 from decloud_trainer.watching.flight import Places, recorded, written
 from decloud_trainer.watching.notices import Notice, Notifier
 from decloud_trainer.watching.tally import Tally

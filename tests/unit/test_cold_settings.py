@@ -10,9 +10,9 @@ from solders.keypair import Keypair
 
 from decloud_trainer import config, presets
 from decloud_trainer.chain import v1
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.plans import ceilings_of, cold_of
+from decloud_trainer.settings import Settings
 from decloud_trainer.wiring import open_trainer
 
 ADDRESS = str(Keypair.from_seed(bytes([7] * 32)).pubkey())

@@ -14,6 +14,7 @@ from decloud_trainer.errors import SettingsError
 from decloud_trainer.plans import commits_of, plan_of
 from decloud_trainer.rounds.entry import Facts
 from decloud_trainer.rounds.passing import wanted
+from decloud_trainer.settings import Settings
 from decloud_trainer.training.commit_plan import DEFAULT_MESSAGE, CommitPlan, filled_message
 
 NOTHING: dict[str, Any] = {
@@ -73,15 +74,15 @@ def test_options_go_before_settings(own_home: Path) -> None:
 
 def test_settings_are_for_all_rounds_a_wish_for_one() -> None:
     """The plan of all trainings has them; a round's own wish takes their place, none included."""
-    settings = config.Settings(store="/chains/a", auto_commit=True)
+    settings = Settings(store="/chains/a", auto_commit=True)
     plan = plan_of(settings).commits
     assert plan is not None
     assert wanted(plan, Facts()) == plan
     assert wanted(plan, Facts(commits={})) is None
     assert wanted(None, Facts(commits={"store": "/b"})) == {"store": "/b"}
-    assert commits_of(config.Settings(store="/chains/a")) is None
+    assert commits_of(Settings(store="/chains/a")) is None
     with pytest.raises(SettingsError, match="requires blockchain_store"):
-        plan_of(config.Settings(auto_commit=True))
+        plan_of(Settings(auto_commit=True))
 
 
 def test_a_message_is_filled() -> None:

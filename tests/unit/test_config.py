@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decloud_trainer import config
-from decloud_trainer.config import TABLE, Settings, load, update
+from decloud_trainer.config import load, update
 from decloud_trainer.errors import SettingsError
+from decloud_trainer.settings import TABLE, Settings
 
 NOTHING: dict[str, str] = {}
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from decloud_trainer import config
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.migration import KEPT, OLD_KEYS, RENAMED, migrated
+from decloud_trainer.settings import TABLE, Settings
 
 SOL = 10**9
 V1 = {
@@ -84,7 +85,7 @@ def write(path: Path, values: dict[str, Any]) -> bytes:
     return path.read_bytes()
 
 
-def take_over(path: Path, values: dict[str, Any]) -> config.Settings:
+def take_over(path: Path, values: dict[str, Any]) -> Settings:
     """Write the file, have it taken over, and load it."""
     write(path, values)
     assert config.take_over(path=path) is not None
@@ -318,7 +319,7 @@ JSON = st.recursive(
 )
 RULES = st.lists(st.dictionaries(st.sampled_from(sorted(RULE)), JSON, max_size=6), max_size=3)
 FILES = st.dictionaries(
-    st.sampled_from(sorted({*OLD_KEYS, *config.TABLE, "of_next_year"})), JSON, max_size=8
+    st.sampled_from(sorted({*OLD_KEYS, *TABLE, "of_next_year"})), JSON, max_size=8
 )
 
 
@@ -330,7 +331,7 @@ def test_no_file_is_too_odd(values: dict[str, Any], rules: Any) -> None:
     taken: dict[str, Any] = {}
 
     def read_setting(key: str, value: Any) -> Any:
-        kind = config.TABLE[key].setting.kind
+        kind = TABLE[key].setting.kind
         taken[key] = kind.show(kind.parse(value))
         return taken[key]
 

@@ -15,7 +15,7 @@ from decloud_trainer.checks.machine import disk_check, modes_check
 from decloud_trainer.checks.model import Verdict
 from decloud_trainer.checks.packages import is_within, packages_check, python_check, versions
 from decloud_trainer.checks.run import configuration_check, wallet_check
-from decloud_trainer.config import Settings
+from decloud_trainer.settings import Settings
 
 PASS, WARN, FAIL = Verdict.PASS, Verdict.WARN, Verdict.FAIL
 SHIPPED = Path(machine.SHIPPED_MODEL).parent.parent / "digits"

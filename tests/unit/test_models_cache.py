@@ -10,11 +10,11 @@ import pytest
 from roundvalues import a_round
 
 from decloud_trainer import services
-from decloud_trainer.config import Settings
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.ipfs.scores import FAILED_S, WRONG_S, Scores
 from decloud_trainer.rounds.entry import NOTHING_KNOWN, RowKey, State
 from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.settings import Settings
 
 URLS = ("https://a", "https://b", "https://c")
 
