@@ -50,6 +50,13 @@ def log_dir() -> Path:
     return Path(platformdirs.user_log_dir(APP, appauthor=False))
 
 
+def absolute(path: str) -> str:
+    """A relative path from here, so that it means the same wherever the daemon is started; ``~``
+    stays, for a home that several machines share."""
+    path = path.strip()
+    return path if not path or path.startswith("~") else str(Path(path).absolute())
+
+
 def make_private_dir(path: Path) -> Path:
     """Create `path` and its missing parents with mode 0700; if it exists it is narrowed to that.
 

@@ -14,6 +14,7 @@ from decloud_trainer import presets
 from decloud_trainer.cli import completing
 from decloud_trainer.cli.output import JSON_OPTION, print_json
 from decloud_trainer.errors import SettingsError
+from decloud_trainer.files import absolute
 from decloud_trainer.names import dataset_key
 
 EPILOG = """\b
@@ -37,7 +38,7 @@ A secret given as `-` is asked for, or read from standard input. Several options
 """
 
 # Settings that name a place on this machine.
-_PLACES = ("keypair_path",)
+_PLACES = ("keypair_path", "passphrase_file", "tokenizer_path")
 
 
 @click.command(epilog=EPILOG)
@@ -292,14 +293,7 @@ def _value_of(key: str, value: str) -> str:
             f"`--set {key}=-` asks for it instead",
             err=True,
         )
-    return _absolute(value) if key in _PLACES else value
-
-
-def _absolute(path: str) -> str:
-    """A relative path from here, so that it means the same wherever the daemon is started; ``~``
-    stays, for a home that several machines share."""
-    path = path.strip()
-    return path if not path or path.startswith("~") else str(Path(path).absolute())
+    return absolute(value) if key in _PLACES else value
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -315,7 +309,7 @@ def _checked_path(text: str, force: bool) -> tuple[str, str]:
     from decloud_trainer.plans import describe_data_folder
 
     name, path = _pair(text, "--add-path")
-    path = _absolute(path)
+    path = absolute(path)
     try:
         if not Path(path).expanduser().exists():
             raise DatasetUnavailable(f"Dataset not found: {path} doesn't exist")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -62,9 +63,17 @@ Exit codes: 0 trained and committed, 1 a commit failed, 2 wrong settings.
     type=click.Path(dir_okay=False, path_type=Path),
     help="JSON file for a new pricer.",
 )
-@click.option("--batches", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--batch-size", type=click.IntRange(2, 65_536), default=64, show_default=True)
-@click.option("--learning-rate", type=float, default=0.003, show_default=True)
+@click.option(
+    "--batches", type=click.IntRange(1), default=1000, show_default=True, help="To train on now."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(2, 65_536),
+    default=64,
+    show_default=True,
+    help="Contracts in each.",
+)
+@click.option("--learning-rate", type=float, default=0.003, show_default=True, help="Of Adam.")
 @click.option(
     "--commit-interval", type=click.IntRange(1), help="Also commit every so many batches."
 )
@@ -140,7 +149,7 @@ def _new(config_file: Path | None) -> GbmCVNNPricerConfig:
         raise SettingsError(f"{config_file}: {error.message}", hint=error.hint) from error
 
 
-def _teller(quiet: bool) -> Any:
+def _teller(quiet: bool) -> Callable[[Progress], None]:
     told = [0.0]
 
     def tell(progress: Progress) -> None:
@@ -239,7 +248,13 @@ def price(
     "\n\nExit codes: 0 evaluated, 1 no such version."
 )
 @CHAIN
-@click.option("--contracts", type=click.IntRange(2, 2**20), default=1024, show_default=True)
+@click.option(
+    "--contracts",
+    type=click.IntRange(2, 2**20),
+    default=1024,
+    show_default=True,
+    help="How many are priced.",
+)
 @click.option(
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the contracts."
 )

@@ -19,14 +19,13 @@ from decloud_trainer.cli.setup_questions import (
     NONE,
     WALLETS,
     Answers,
-    absolute,
     ask_all,
     fitting_preset,
     new_wallet_path,
 )
 from decloud_trainer.cli.setup_report import report
 from decloud_trainer.errors import SettingsError, WalletError
-from decloud_trainer.files import home_dir, make_private_dir
+from decloud_trainer.files import absolute, home_dir, make_private_dir
 from decloud_trainer.settings import NETWORKS, Settings
 
 EPILOG = """\b
@@ -50,15 +49,6 @@ SECRETS = (
     "kubo_token",
     "pinning_api_token",
 )
-
-
-class _NumberedChoice(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on
-    """Takes the number of a choice, counted from 1, for its name."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, str) and value.isdecimal() and 0 < int(value) <= len(self.choices):
-            value = self.choices[int(value) - 1]
-        return super().convert(value, param, ctx)
 
 
 @click.command(epilog=EPILOG)

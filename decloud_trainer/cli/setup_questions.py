@@ -15,7 +15,7 @@ from decloud_trainer import config as settings_file
 from decloud_trainer import presets
 from decloud_trainer.cli.output import folded
 from decloud_trainer.errors import DecloudError, SettingsError, WalletError
-from decloud_trainer.files import home_dir
+from decloud_trainer.files import absolute, home_dir
 from decloud_trainer.money import format_sol
 from decloud_trainer.settings import NETWORKS, TABLE, Settings
 
@@ -174,11 +174,6 @@ def _ask_keypair_path(default: str) -> str:
             click.echo(folded("   ", error.message))
         else:
             return path
-
-
-def absolute(path: str) -> str:
-    """From here, so that it means the same wherever the daemon is started; ``~`` stays."""
-    return path if path.startswith("~") else str(Path(path).absolute())
 
 
 def _ask_key() -> str:

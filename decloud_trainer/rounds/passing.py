@@ -16,14 +16,12 @@ from typing import Any
 
 from decloud_trainer.errors import CorruptionError, DecloudError
 from decloud_trainer.rounds.entry import Facts
-from decloud_trainer.store.forwarding import forward
+from decloud_trainer.store.forwarding import CHAIN, forward
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.training.record import read, write
 
 log = logging.getLogger(__name__)
 
-# The chain's place in a job's folder.
-CHAIN = "chain"
 EVERY_S = 5.0
 LONGEST_PAUSE_S = 300.0
 # After the training's end the round waits so long for the last versions, and no longer.

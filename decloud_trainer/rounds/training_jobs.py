@@ -18,7 +18,8 @@ from decloud_trainer.rounds.entry import Entry, Facts, RowKey
 from decloud_trainer.rounds.model import Round
 from decloud_trainer.rounds.models import model_path, verified_model
 from decloud_trainer.rounds.parts import Parts, Progress
-from decloud_trainer.rounds.passing import CHAIN, Passing, discard, note, passing_on, wanted
+from decloud_trainer.rounds.passing import Passing, discard, note, passing_on, wanted
+from decloud_trainer.store.forwarding import CHAIN
 from decloud_trainer.training.record import RECORD
 
 log = logging.getLogger(__name__)

@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, Self
 
-from decloud_trainer.errors import ConflictError, CorruptionError, DecloudError, SettingsError
+from decloud_trainer.errors import ConflictError, DecloudError, SettingsError
 from decloud_trainer.store.backend import Backend, Retrying
-from decloud_trainer.store.seal import sealed, unsealed
+from decloud_trainer.store.seal import damaged, sealed, unsealed
 from decloud_trainer.store.version import (
-    MAX_COUNTER,
     MAX_MESSAGE,
     Piece,
     Version,
@@ -100,7 +99,10 @@ class Store:
         head = self.get_head()
         if head is None or not 0 <= counter <= head.counter:
             there = "it is empty" if head is None else f"its newest is {head.name}"
-            raise DecloudError(f"{self.where} has no version {name}: {there}")
+            raise DecloudError(
+                f"{self.where} has no version {name}: {there}",
+                hint="`decloud-trainer store list` shows those that there are",
+            )
         return head if counter == head.counter else self.filed(counter)
 
     def filed(self, counter: int) -> Version:
@@ -108,12 +110,10 @@ class Store:
         key = record_key(counter)
         data = self.backend.read(key)
         if data is None:
-            raise CorruptionError(
-                f"the record of {version_name(counter)} is missing from {self.where}"
-            )
+            raise damaged(f"the record of {version_name(counter)} is missing from {self.where}")
         version = self._version(data, key)
         if version.counter != counter:
-            raise CorruptionError(f"{key} of {self.where} is the record of {version.name}")
+            raise damaged(f"{key} of {self.where} is the record of {version.name}")
         return version
 
     def log(self) -> Iterator[Version]:
@@ -160,8 +160,6 @@ class Store:
                 )
             if onto != "head" and head != onto:
                 raise self._conflict(head)
-            if head is not None and head.counter >= MAX_COUNTER:
-                raise DecloudError(f"{self.where} is full")
             stored, content_hash = self._store(pieces, head)
             version = Version(
                 counter=0 if head is None else head.counter + 1,
@@ -187,7 +185,7 @@ class Store:
         """
         content = b"".join(self._pieces(version))
         if hashlib.sha256(content).hexdigest() != version.content_hash:
-            raise CorruptionError(f"the content of {version.name} in {self.where} is damaged")
+            raise damaged(f"the content of {version.name} in {self.where} is damaged")
         return content
 
     def is_collected(self, version: Version) -> bool:
@@ -261,9 +259,9 @@ class Store:
             tags = json.loads(unsealed(data, f"{TAGS} of {self.where}"))
             good = all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in tags.items())
         except (ValueError, AttributeError, RecursionError) as error:
-            raise CorruptionError(f"{TAGS} of {self.where} can't be read: {error}") from error
+            raise damaged(f"{TAGS} of {self.where} can't be read: {error}") from error
         if not good:
-            raise CorruptionError(f"{TAGS} of {self.where} has something else than counters")
+            raise damaged(f"{TAGS} of {self.where} has something else than counters")
         return dict(sorted(tags.items()))
 
     def _store(
@@ -294,11 +292,11 @@ class Store:
                     hint="`decloud-trainer store list` shows which versions still have theirs",
                 )
             if data is None:
-                raise CorruptionError(
+                raise damaged(
                     f"a piece of {version.name} is missing from {self.where}: {piece.sha256}"
                 )
             if hashlib.sha256(data).hexdigest() != piece.sha256:
-                raise CorruptionError(
+                raise damaged(
                     f"a piece of {version.name} in {self.where} is damaged: {piece.sha256}"
                 )
             yield data

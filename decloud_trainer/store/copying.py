@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from decloud_trainer.errors import ConflictError, CorruptionError
+from decloud_trainer.errors import ConflictError
 from decloud_trainer.store.chain import HEAD, TAGS, Store, blob_key, record_key
-from decloud_trainer.store.seal import sealed
+from decloud_trainer.store.seal import damaged, sealed
 from decloud_trainer.store.version import Version
 
 
@@ -44,7 +44,7 @@ def copy(
         for counter in range(first, newest.counter + 1):
             version = newest if counter == newest.counter else source.filed(counter)
             if there is not None and version.parent_hash != there.hash:
-                raise CorruptionError(f"{version.name} of {source.where} has another parent")
+                raise damaged(f"{version.name} of {source.where} has another parent")
             _copy_version(source, target, version, there)
             there = version
             each(counter + 1 - first, newest.counter + 1 - first)

@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from decloud_trainer.errors import ConflictError, CorruptionError, DecloudError
+from decloud_trainer.errors import ConflictError, DecloudError
 from decloud_trainer.store.chain import Store
-from decloud_trainer.store.seal import sealed, unsealed
+from decloud_trainer.store.seal import damaged, sealed, unsealed
 from decloud_trainer.store.version import Version
 
 log = logging.getLogger(__name__)
 
+# A training's own chain, in its job's folder.
+CHAIN = "chain"
 MARK = "forwarded"
 # A crash between the commit there and our note of it: so far back it is looked for.
 LOOKED_AT = 20
@@ -99,7 +101,7 @@ def done_up_to(source: Store) -> int:
         return -1
     text = unsealed(data, f"{MARK} of {source.where}")
     if not text.isdigit():
-        raise CorruptionError(f"{MARK} of {source.where} is no number")
+        raise damaged(f"{MARK} of {source.where} is no number")
     return int(text)
 
 

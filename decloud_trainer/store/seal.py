@@ -19,5 +19,14 @@ def unsealed(data: bytes, where: str) -> bytes:
     """
     text = data[:-66]
     if sealed(text) != data:
-        raise CorruptionError(f"{where} is damaged: its checksum doesn't fit")
+        raise damaged(f"{where} is damaged: its checksum doesn't fit")
     return text
+
+
+def damaged(what: str) -> CorruptionError:
+    """For whoever meets damage in a chain: there is no repair from within."""
+    return CorruptionError(
+        what,
+        hint="`decloud-trainer store find-corruption` names the first bad version; "
+        "copy those before it elsewhere, or restore the chain from a copy",
+    )

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from decloud_trainer.errors import CorruptionError, SettingsError
+from decloud_trainer.errors import SettingsError
+from decloud_trainer.store.seal import damaged
 
 FORMAT = 1
 MAX_MESSAGE = 10_000
-MAX_COUNTER = 10**10 - 1
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"v?(\d{1,10})")
 _FIELDS = {
@@ -103,13 +103,13 @@ class Version:
         try:
             values = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise CorruptionError(f"{where} is no JSON: {error}") from error
+            raise damaged(f"{where} is no JSON: {error}") from error
         try:
             version = _parsed(values)
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptionError(f"{where} is no version record: {error}") from error
+            raise damaged(f"{where} is no version record: {error}") from error
         if version.to_bytes() != data:
-            raise CorruptionError(f"{where} is not in the canonical form")
+            raise damaged(f"{where} is not in the canonical form")
         return version
 
 

@@ -12,7 +12,7 @@ from decloud_trainer.errors import CorruptionError, DecloudError
 from decloud_trainer.store.backend import Folder
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.collect import collect, give_up
-from decloud_trainer.store.forwarding import done_up_to
+from decloud_trainer.store.forwarding import CHAIN, done_up_to
 from decloud_trainer.store.version import Version
 from decloud_trainer.training.checkpoint import Checkpoint, encode
 from decloud_trainer.training.commit_plan import CommitReport
@@ -21,7 +21,6 @@ from decloud_trainer.training.snapshots import commit_checkpoint, load_checkpoin
 
 log = logging.getLogger(__name__)
 
-CHAIN = "chain"
 # The newest state, and the one before it in case that one is damaged.
 KEPT = 2
 # What was asked for and can't go on to its own chain may take so much of the disk.

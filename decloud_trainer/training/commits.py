@@ -78,7 +78,13 @@ class Commits:
                     return
                 checkpoint, message, metrics = self._waiting.popleft()
                 self._is_busy = True
-            self._commit(checkpoint, message, metrics)
+            try:
+                self._commit(checkpoint, message, metrics)
+            except Exception:
+                # The thread's top: without it the training would go on and keep nothing any more.
+                self._failed += 1
+                self._error = "unexpected; the log has the details"
+                log.exception("step %s can't be committed", checkpoint.document.get("step"))
 
     def _commit(self, checkpoint: Checkpoint, message: str, metrics: dict[str, float]) -> None:
         try:

@@ -152,8 +152,8 @@ def running(*words: str, env: Mapping[str, str] | None = None) -> Iterator[Runni
     try:
         yield started
     finally:
-        if started.process.poll() is None:
-            started.end(signal.SIGKILL)
+        with started.process as process:  # closes its pipes, even if it ended by itself
+            process.kill()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import pytest
 from chaosworld import Chaos, Life, chaos
 
 from decloud_trainer.rounds.entry import State
-from decloud_trainer.rounds.passing import CHAIN, Passing, passing_on
+from decloud_trainer.rounds.passing import Passing, passing_on
 from decloud_trainer.rounds.training_jobs import prefix
+from decloud_trainer.store.forwarding import CHAIN
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.store.verify import problems
 

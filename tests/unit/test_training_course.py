@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from decloud_trainer.errors import Diverged
+from decloud_trainer.store.forwarding import CHAIN
 from decloud_trainer.training.artifacts import parse, serialise
-from decloud_trainer.training.chains import CHAIN, ChainCheckpoints
+from decloud_trainer.training.chains import ChainCheckpoints
 from decloud_trainer.training.classifier_task import ClassifierTask, scoring_batches
 from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device

@@ -63,8 +63,8 @@ class PricerReport:
 class PricerTask:
     """Contracts in, the spectra of their simulated payoffs out; squared error on both parts.
 
-    Args:
-        position: how many contracts had been drawn before the step `step`.
+    What is drawn follows from the seed and from how many contracts were drawn before, so any batch
+    can be had again.
     """
 
     def __init__(
