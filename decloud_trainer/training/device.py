@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.limits import usable_processors
 
-Layout: TypeAlias = torch.memory_format
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -43,7 +43,7 @@ class Device:
         return str(self.autocast or torch.float32).removeprefix("torch.")
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> torch.memory_format:
         """`memory_format` as torch's value."""
         return FORMATS[self.memory_format]
 
@@ -57,7 +57,7 @@ class Device:
             raise SettingsError(
                 f"{self.name} does not train in {precision} (it does in "
                 f"{', '.join(precisions(self))})",
-                hint="use --set precision=auto",
+                hint="decloud-trainer config --set precision=auto",
             )
         return replace(
             self,
@@ -109,6 +109,25 @@ def precisions(device: Device) -> tuple[str, ...]:
     return ("float32", "bfloat16", "float16")
 
 
+def random_state(device: Device) -> dict[str, Tensor]:
+    """Of torch's generators that training on this device draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.torch.type == "cuda":
+        state["gpu"] = torch.cuda.get_rng_state(device.torch)
+    elif device.torch.type == "mps":
+        state["gpu"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: Device) -> None:
+    """Have them draw what they drew from there on."""
+    torch.set_rng_state(state["cpu"])
+    if device.torch.type == "cuda":
+        torch.cuda.set_rng_state(state["gpu"], device.torch)
+    elif device.torch.type == "mps":
+        torch.mps.set_rng_state(state["gpu"])
+
+
 def _mps_has_bfloat16() -> bool:
     try:
         torch.zeros(1, dtype=torch.bfloat16, device="mps")
@@ -133,6 +152,6 @@ def _present(wanted: str) -> str:
     if int(number or 0) >= found:
         raise SettingsError(
             f"device {wanted} is not on this machine ({kind} devices found: {found})",
-            hint="use --set device=auto, or install a torch build with support for it",
+            hint="decloud-trainer config --set device=auto, or install a torch build that has it",
         )
     return f"cuda:{number or 0}" if kind == "cuda" else kind

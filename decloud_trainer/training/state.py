@@ -15,7 +15,7 @@ from decloud_trainer.errors import CorruptionError, Diverged
 from decloud_trainer.training.averaging import Average
 from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.choices import Choices
-from decloud_trainer.training.device import Device
+from decloud_trainer.training.device import Device, random_state, set_random_state
 from decloud_trainer.training.schedule import rate
 from decloud_trainer.training.stepper import Stepper, make_optimizer
 from decloud_trainer.training.strategy import Strategy
@@ -286,24 +286,6 @@ class Training(Generic[Batch]):
 def on_cpu(value: Tensor) -> Tensor:
     """A contiguous copy."""
     return value.detach().to("cpu", copy=True).contiguous()
-
-
-def random_state(device: Device) -> dict[str, Tensor]:
-    """Of torch's generators that training on this device draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.torch.type == "cuda":
-        state["gpu"] = torch.cuda.get_rng_state(device.torch)
-    elif device.torch.type == "mps":
-        state["gpu"] = torch.mps.get_rng_state()
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor], device: Device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.torch.type == "cuda":
-        torch.cuda.set_rng_state(state["gpu"], device.torch)
-    elif device.torch.type == "mps":
-        torch.mps.set_rng_state(state["gpu"])
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:

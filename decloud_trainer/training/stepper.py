@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from decloud_trainer.errors import CorruptionError, TrainingError
-from decloud_trainer.training.device import Device
+from decloud_trainer.training.device import Device, random_state, set_random_state
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.task import Step, Task
 
@@ -128,7 +128,7 @@ class Stepper(Generic[Batch]):
         Raises:
             TrainingError: the memory doesn't suffice, whatever the batch is split into.
         """
-        random = self._random_state()
+        random = random_state(self._device)
         done: Step | None = None
         while done is None:
             try:
@@ -140,7 +140,7 @@ class Stepper(Generic[Batch]):
             if done is None:
                 # Not in the handler: there the exception still holds the failed attempt's tensors.
                 self._back_off(batch, reason)
-                self._set_random_state(random)
+                set_random_state(random, self._device)
         self._update()
         return done
 
@@ -243,18 +243,3 @@ class Stepper(Generic[Batch]):
             wanted,
         )
         self.micro_batches = wanted
-
-    def _random_state(self) -> tuple[Tensor, ...]:
-        """Of the generators that a forward pass draws from."""
-        if self._device.torch.type == "cuda":
-            return torch.get_rng_state(), torch.cuda.get_rng_state(self._device.torch)
-        if self._device.torch.type == "mps":
-            return torch.get_rng_state(), torch.mps.get_rng_state()
-        return (torch.get_rng_state(),)
-
-    def _set_random_state(self, state: tuple[Tensor, ...]) -> None:
-        torch.set_rng_state(state[0])
-        if self._device.torch.type == "cuda":
-            torch.cuda.set_rng_state(state[1], self._device.torch)
-        elif self._device.torch.type == "mps":
-            torch.mps.set_rng_state(state[1])
