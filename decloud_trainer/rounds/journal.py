@@ -487,12 +487,21 @@ class Journal:
             self._db.execute(query, values)
 
     def check(self) -> None:
-        """Have SQLite look at every page; CorruptionError if one is damaged."""
+        """Have SQLite look at every page, and read all that a daemon may ever read, row by row:
+        years of rounds don't fit into memory. CorruptionError for what is damaged."""
         (found,) = self._read("PRAGMA quick_check(1)")
         if found[0] != "ok":
             raise CorruptionError(
                 f"the journal {self._path} is damaged: {found[0]}", hint=AT_NEXT_START
             )
+        with self._translated():
+            for row in self._db.execute("SELECT * FROM rounds"):
+                entry_of(row)
+            for row in self._db.execute(
+                "SELECT i.*, r.round_id FROM intents i JOIN rounds r ON r.row = i.row"
+            ):
+                sent_intent_of(row)
+        self.new_requests()
 
     # Internals
 
