@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from decloud_trainer.errors import (
     TooLarge,
     TrainingError,
 )
+from decloud_trainer.training.candidates import Shape, Shapes
 from decloud_trainer.training.limits import bounded_memory
-from decloud_trainer.training.networks import Shape
 from decloud_trainer.training.torchfile import Archive, Described, hostile
 
 # What a process with torch in it may hold; one has about 1 GiB after the import.
@@ -126,7 +127,7 @@ def _check_tensor(key: str, tensor: Described, archive: Archive, dtypes: Collect
         hostile(f"{name} claims {storage.elements} elements, its storage has {stored} bytes")
     if not _is_contiguous(tensor.shape, tensor.stride):
         hostile(f"{name} {tensor.shape} is not contiguous: strides {tensor.stride}")
-    elements = _product(tensor.shape)
+    elements = math.prod(tensor.shape)
     if tensor.offset + elements > storage.elements:
         hostile(f"{name} {tensor.shape} reaches beyond its storage of {storage.elements} elements")
     if elements == 0:
@@ -145,18 +146,11 @@ def _is_contiguous(shape: Shape, stride: Shape) -> bool:
     return True
 
 
-def _product(shape: Shape) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
-
-
 def _build(key: str, tensor: Described, archive: Archive) -> Tensor:
     dtype = _TORCH_DTYPES[tensor.storage.kind]
     entry = f"data/{tensor.storage.entry}"
     raw = bytearray(archive.read(entry, archive.size(entry)))
-    count = _product(tensor.shape)
+    count = math.prod(tensor.shape)
     flat = torch.frombuffer(raw, dtype=dtype, count=count, offset=tensor.offset * dtype.itemsize)
     if not bool(torch.isfinite(flat).all()):
         hostile(f"{key!a:.60} holds values that are not finite")
@@ -225,7 +219,7 @@ def serialise(tensors: Mapping[str, Tensor]) -> bytes:
     return buffer.getvalue()
 
 
-def check_own(data: bytes, shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
+def check_own(data: bytes, shapes: Shapes) -> dict[str, Tensor]:
     """A gradient file of ours, read back from its bytes as strictly as a stranger's.
 
     It may lack keys of `shapes`: what didn't change.

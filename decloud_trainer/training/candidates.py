@@ -7,9 +7,10 @@ guess does no harm: what is guessed is compared exactly afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
+Shape: TypeAlias = tuple[int, ...]
+Shapes: TypeAlias = Mapping[str, Shape]  # by the names of a state_dict
 
 # The weight of each network's last layer: its first dimension is the number of classes.
 HEADS = {
@@ -82,8 +83,5 @@ def _mobile(shapes: Shapes) -> str:
         return "mobilenet_v3_large" if deep else "mobilenet_v3_small"
     if "features.1.1.block.0.0.weight" not in shapes:
         return "efficientnet_b0"
-    return (
-        "efficientnet_b2"
-        if shapes.get("features.8.0.weight", ())[:1] == (1408,)
-        else ("efficientnet_b1")
-    )
+    wide = shapes.get("features.8.0.weight", ())[:1] == (1408,)
+    return "efficientnet_b2" if wide else "efficientnet_b1"

@@ -17,7 +17,7 @@ from decloud_trainer.training.augment import NOTHING, augment, changes_for
 from decloud_trainer.training.convention import has_batchnorm
 from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.data.tokens import PADDING
-from decloud_trainer.training.device import FORMATS, Device
+from decloud_trainer.training.device import Device
 from decloud_trainer.training.evaluate import percent
 from decloud_trainer.training.memory import holds
 from decloud_trainer.training.spec import Modality
@@ -64,15 +64,6 @@ def without_padding(ids: Tensor) -> Tensor:
     return ids[:, : used + WIDEST]
 
 
-def scoring_batches(samples: Samples, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
-    """(inputs, labels) in the data's order, in the batches that the scoring side uses."""
-    inputs, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
-    for start in range(0, len(labels), batch_size):
-        part = slice(start, start + batch_size)
-        plain = network_inputs(inputs[part], samples.modality, torch.contiguous_format)
-        yield plain, labels[part]
-
-
 class ClassifierTask:
     """Cross-entropy on shuffled batches, gathered as whole tensors from data in memory.
 
@@ -99,9 +90,8 @@ class ClassifierTask:
         dataset: str = "",
         chosen: NDArray[np.int64] | None = None,
     ) -> None:
-        # channels_last is mostly the faster layout for convolutions; results stay repeatable.
-        self._memory_format = FORMATS[device.memory_format]
-        self.model = model.to(device.torch, memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._layout = device.layout
+        self.model = model.to(device.torch, memory_format=device.layout)  # type: ignore[call-overload]
         self._modality = samples.modality
         self._inputs = torch.from_numpy(samples.inputs)
         self._labels = torch.from_numpy(samples.labels)
@@ -148,7 +138,7 @@ class ClassifierTask:
             seed = seed_for(self._seed, epoch, f"augment {number}")
             generator = torch.Generator().manual_seed(seed)
             stored = augment(stored, self._changes, generator)
-        return network_inputs(stored, self._modality, self._memory_format), labels
+        return network_inputs(stored, self._modality, self._layout), labels
 
     @property
     def _is_sent(self) -> bool:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from decloud_trainer.training.candidates import Shape
 from decloud_trainer.training.device import Device
-from decloud_trainer.training.networks import Architecture, Shape
+from decloud_trainer.training.networks import Architecture
 
 # Batches that the running statistics are measured from.
 MEASURED_BATCHES = 16

@@ -8,7 +8,6 @@ the shapes in the model file.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from decloud_trainer.errors import UnknownArchitecture
-
-Shape = tuple[int, ...]
+from decloud_trainer.training.candidates import Shapes
+from decloud_trainer.training.data.tokens import PADDING
 
 NAMES = ("distilbert", "bert")
 # Attention heads by width. A file doesn't tell them, and another number computes something else: so
@@ -29,7 +28,6 @@ MAX_INNER = 16_384
 MAX_VOCABULARY = 1_000_000
 MAX_POSITIONS = 4096
 MIN_POSITIONS = 8
-PADDING = 0  # the number of [PAD] in both families' vocabularies
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class EncoderSizes:
         return HEADS[self.width]
 
 
-def sizes_in(name: str, shapes: Mapping[str, Shape]) -> EncoderSizes:
+def sizes_in(name: str, shapes: Shapes) -> EncoderSizes:
     """The sizes that a model file's shapes tell.
 
     Raises:
@@ -83,7 +81,7 @@ def sizes_in(name: str, shapes: Mapping[str, Shape]) -> EncoderSizes:
     return EncoderSizes(words, positions, width, layers, between, types)
 
 
-def _table(shapes: Mapping[str, Shape], key: str) -> tuple[int, int]:
+def _table(shapes: Shapes, key: str) -> tuple[int, int]:
     shape = shapes.get(key)
     if shape is None:
         raise ValueError(f"{key} is missing")
@@ -99,28 +97,31 @@ def build(name: str, sizes: EncoderSizes, classes: int) -> nn.Module:
         UnknownArchitecture: `transformers` isn't installed, or doesn't work here.
     """
     library = _transformers(name)
+    common = {
+        "vocab_size": sizes.vocabulary,
+        "max_position_embeddings": sizes.positions,
+        "num_labels": classes,
+    }
     if name == "bert":
+        published = library.BertForSequenceClassification
         config = library.BertConfig(
-            vocab_size=sizes.vocabulary,
             hidden_size=sizes.width,
             num_hidden_layers=sizes.layers,
             num_attention_heads=sizes.heads,
             intermediate_size=sizes.inner,
-            max_position_embeddings=sizes.positions,
             type_vocab_size=sizes.types,
-            num_labels=classes,
+            **common,
         )
-        return _of_ids(library.BertForSequenceClassification)(config)  # type: ignore[no-any-return]
-    config = library.DistilBertConfig(
-        vocab_size=sizes.vocabulary,
-        dim=sizes.width,
-        n_layers=sizes.layers,
-        n_heads=sizes.heads,
-        hidden_dim=sizes.inner,
-        max_position_embeddings=sizes.positions,
-        num_labels=classes,
-    )
-    return _of_ids(library.DistilBertForSequenceClassification)(config)  # type: ignore[no-any-return]
+    else:
+        published = library.DistilBertForSequenceClassification
+        config = library.DistilBertConfig(
+            dim=sizes.width,
+            n_layers=sizes.layers,
+            n_heads=sizes.heads,
+            hidden_dim=sizes.inner,
+            **common,
+        )
+    return _of_ids(published)(config)  # type: ignore[no-any-return]
 
 
 def _of_ids(published: Any) -> Any:

@@ -11,13 +11,13 @@ from decloud_trainer import files
 from decloud_trainer.errors import Diverged
 from decloud_trainer.training.artifacts import Loaded, load_model
 from decloud_trainer.training.classifier_task import ClassifierTask, check_batch_size
-from decloud_trainer.training.data.samples import Samples
+from decloud_trainer.training.data.samples import SIDE, Samples
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.fitting import tokenizer_for
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.horizon import steps_per_second
 from decloud_trainer.training.memory import check_fits
-from decloud_trainer.training.networks import SIDE, Architecture, recognise
+from decloud_trainer.training.networks import Architecture, recognise
 from decloud_trainer.training.results import ModelInfo, Progress
 from decloud_trainer.training.spec import AUTO, InspectSpec, TrainSpec
 from decloud_trainer.training.state import Plan

@@ -12,14 +12,12 @@ from torch.nn import functional
 
 from decloud_trainer.errors import UnknownArchitecture
 from decloud_trainer.training import encoders
-from decloud_trainer.training.candidates import HEADS, likeliest
+from decloud_trainer.training.candidates import HEADS, Shape, Shapes, likeliest
+from decloud_trainer.training.data.samples import SIDE
+from decloud_trainer.training.data.tokens import LENGTH, PADDING, VOCABULARY
 from decloud_trainer.training.encoders import EncoderSizes
 from decloud_trainer.training.spec import ARCHITECTURES, MAX_CLASSES, Modality
 
-Shape = tuple[int, ...]
-SIDE = 32  # of the images that every round's network gets, in pixels
-VOCABULARY = 30_000  # words of the text_cnn; 0 is padding
-LENGTH = 256  # tokens of a text that are looked at
 MAX_COLUMNS = 65_536  # of a table that an mlp takes
 
 
@@ -106,12 +104,12 @@ class MLP(nn.Module):
 class TextCNN(nn.Module):
     """The network's classifier of texts: word vectors, and three widths of convolution over them.
 
-    Input (N, L) token ids below 30000, 0 is padding and L is 5 or more; output (N, classes) logits.
+    Input (N, L) token ids below `VOCABULARY`, L is 5 or more; output (N, classes) logits.
     """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, 128, padding_idx=0)
+        self.embedding = nn.Embedding(VOCABULARY, 128, padding_idx=PADDING)
         self.convs = nn.ModuleList(nn.Conv1d(128, 100, width) for width in (3, 4, 5))
         self.fc = nn.Linear(300, classes)
 
@@ -189,7 +187,7 @@ class Architecture:
         return model
 
 
-def recognise(shapes: Mapping[str, Shape]) -> Architecture:
+def recognise(shapes: Shapes) -> Architecture:
     """The network whose state_dict has exactly these keys and shapes.
 
     Raises:
@@ -214,7 +212,7 @@ def recognise(shapes: Mapping[str, Shape]) -> Architecture:
     return candidate
 
 
-def _sizes(name: str, shapes: Mapping[str, Shape]) -> tuple[int, EncoderSizes | None]:
+def _sizes(name: str, shapes: Shapes) -> tuple[int, EncoderSizes | None]:
     """What the network's name leaves open: (columns, encoder)."""
     if name == "mlp":
         first = shapes.get("model.0.weight", ())
@@ -229,7 +227,7 @@ def _sizes(name: str, shapes: Mapping[str, Shape]) -> tuple[int, EncoderSizes | 
     return 0, None
 
 
-def _check_image_size(name: str, shapes: Mapping[str, Shape]) -> None:
+def _check_image_size(name: str, shapes: Shapes) -> None:
     """A vision transformer takes images of one size only: that of its position embedding."""
     embedding = shapes.get("encoder.pos_embedding", ())
     if not name.startswith("vit") or len(embedding) != 3:
@@ -251,7 +249,7 @@ def _refuse(reason: str) -> NoReturn:
     )
 
 
-def _first_difference(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
+def _first_difference(expected: Shapes, found: Shapes) -> str:
     for key, shape in expected.items():
         if key not in found:
             return f"{key} {shape} is missing (found {_some(found)})"

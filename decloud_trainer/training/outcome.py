@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from decloud_trainer.errors import Diverged
 from decloud_trainer.training.artifacts import apply, check_own, difference, serialise
+from decloud_trainer.training.candidates import Shapes
 from decloud_trainer.training.convention import STATISTICS, submittable
-from decloud_trainer.training.networks import Shape
 from decloud_trainer.training.results import Preview
 from decloud_trainer.training.scoring import Scorer
 from decloud_trainer.training.spec import AUTO, ArtifactSpec
@@ -45,7 +45,7 @@ class Maker:
 
     base: Mapping[str, Tensor]
     model: nn.Module
-    keys: Mapping[str, Shape]
+    keys: Shapes
     convention: ArtifactSpec
     scorer: Scorer | None
     accuracy: Callable[[Mapping[str, Tensor]], float] | None

@@ -25,7 +25,7 @@ from decloud_trainer import files
 from decloud_trainer.training import landlock, seccomp
 from decloud_trainer.training.landlock import Access
 from decloud_trainer.training.limits import forbid_core_dumps, machine_bytes, usable_processors
-from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
+from decloud_trainer.training.spec import InspectSpec, PrepareSpec, Spec, TrainSpec
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,6 @@ _GPU_CACHES = ("CUDA_CACHE_PATH", "MIOPEN_USER_DB_PATH", "MIOPEN_CUSTOM_CACHE_DI
 # Root keeps the right to files of other users, which Landlock bounds; and nothing else.
 _CAPABILITIES_KEPT = 1 << 1 | 1 << 2 | 1 << 3  # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER
 _CAPABILITY_VERSION = 0x20080522
-
-Spec = InspectSpec | PrepareSpec | TrainSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from decloud_trainer.training.artifacts import apply, check_own
-from decloud_trainer.training.classifier_task import scoring_batches
+from decloud_trainer.training.classifier_task import network_inputs
 from decloud_trainer.training.convention import carried
 from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.evaluate import count_correct, percent
@@ -15,6 +16,15 @@ from decloud_trainer.training.networks import Architecture
 from decloud_trainer.training.results import Preview, Progress
 
 BATCH_SIZE = 64
+
+
+def scoring_batches(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+    """(inputs, labels) in the data's order, in the batches that the scoring side uses."""
+    inputs, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
+    for start in range(0, len(labels), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        plain = network_inputs(inputs[part], samples.modality, torch.contiguous_format)
+        yield plain, labels[part]
 
 
 class Scorer:
@@ -58,4 +68,4 @@ class Scorer:
                 self._progress(Progress(stage, batch=batch, batches=total))
 
         model = self._architecture.with_weights(state)
-        return percent(*count_correct(model, scoring_batches(self._samples, BATCH_SIZE), each))
+        return percent(*count_correct(model, scoring_batches(self._samples), each))

@@ -21,7 +21,7 @@ from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.classifier_task import ClassifierTask, network_inputs
 from decloud_trainer.training.convention import MEASURED_BATCHES, has_batchnorm, measure_statistics
 from decloud_trainer.training.data.samples import Samples
-from decloud_trainer.training.device import FORMATS, Device
+from decloud_trainer.training.device import Device
 from decloud_trainer.training.evaluate import Verdict, judge
 from decloud_trainer.training.holdout import hold_out
 from decloud_trainer.training.networks import Architecture
@@ -77,9 +77,7 @@ class Judge:
         device: Device,
     ) -> None:
         model = architecture.with_weights(base)
-        self.model: nn.Module = model.to(  # type: ignore[call-overload]
-            device.torch, memory_format=FORMATS[device.memory_format]
-        )
+        self.model: nn.Module = model.to(device.torch, memory_format=device.layout)  # type: ignore[call-overload]
         self._base = base
         self._base_is_flat: bool | None = None
         self._task = task
@@ -120,8 +118,7 @@ class Judge:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self._labels), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
-            memory_format = FORMATS[self._device.memory_format]
-            inputs = network_inputs(self._inputs[part], self._modality, memory_format)
+            inputs = network_inputs(self._inputs[part], self._modality, self._device.layout)
             yield inputs.to(self._device.torch), self._labels[part].to(self._device.torch)
 
 

@@ -323,3 +323,6 @@ class TrainSpec:
 
     def to_json(self) -> Json:
         return as_json(self)  # type: ignore[no-any-return]
+
+
+Spec: TypeAlias = InspectSpec | PrepareSpec | TrainSpec

@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 from decloud_trainer.errors import DecloudError, JobFailed, SettingsError, StorageError
 from decloud_trainer.training import limits, sandbox
 from decloud_trainer.training.results import Progress
-from decloud_trainer.training.spec import InspectSpec, PrepareSpec, TrainSpec
+from decloud_trainer.training.spec import InspectSpec, PrepareSpec, Spec, TrainSpec
 
 HEARTBEAT_S = 1.0
 MAX_LINE_BYTES = 1024**2
@@ -39,8 +39,7 @@ NO_SANDBOX = "--no-sandbox"
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 EXIT_ERROR, EXIT_CANCELLED, EXIT_MEMORY = 1, 130, 71
 
-Spec = InspectSpec | PrepareSpec | TrainSpec
-KINDS: dict[str, type[InspectSpec] | type[PrepareSpec] | type[TrainSpec]] = {
+KINDS: dict[str, type[Spec]] = {
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
     "train": TrainSpec,

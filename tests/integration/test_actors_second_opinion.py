@@ -18,6 +18,7 @@ from decloud_trainer.localnet.actors.shipped import MODEL
 from decloud_trainer.training import classifier_task, runs
 from decloud_trainer.training.data import datasets, decoded
 from decloud_trainer.training.results import Preview, TrainResult
+from decloud_trainer.training.scoring import scoring_batches
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, ModelFile, TrainSpec
 
 
@@ -113,5 +114,5 @@ def test_the_inputs_are_equal_to_the_byte(tmp_path: Path) -> None:
     """Our preprocessing and torchvision's transforms give the same tensors."""
     loaded = datasets.load(DataSpec("digits", None, tmp_path)).split("test")
     theirs = torch.cat([images for images, _ in batches(IdxImages(DIGITS, "test"))])
-    ours = torch.cat([images for images, _ in classifier_task.scoring_batches(loaded)])
+    ours = torch.cat([images for images, _ in scoring_batches(loaded)])
     assert torch.equal(ours, theirs)

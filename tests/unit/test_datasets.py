@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable, TrainingError
-from decloud_trainer.training.classifier_task import check_labels, normalise, scoring_batches
+from decloud_trainer.training.classifier_task import check_labels, normalise
 from decloud_trainer.training.data import datasets
 from decloud_trainer.training.data.datasets import find_format, load, prepare
 from decloud_trainer.training.data.decoded import resize
 from decloud_trainer.training.data.published import CLASSES
 from decloud_trainer.training.data.transfer import Patience
+from decloud_trainer.training.scoring import scoring_batches
 from decloud_trainer.training.spec import DataSpec
 
 # Tries as often, without waiting.

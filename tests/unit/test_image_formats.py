@@ -18,9 +18,9 @@ from datafiles import colour
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.classifier_task import scoring_batches
 from decloud_trainer.training.data import cifar, folders
 from decloud_trainer.training.data.datasets import find_format, load
+from decloud_trainer.training.scoring import scoring_batches
 from decloud_trainer.training.spec import DataSpec
 
 

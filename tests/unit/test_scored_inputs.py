@@ -22,8 +22,9 @@ from PIL import Image
 from torchvision import datasets as published
 from torchvision import transforms
 
-from decloud_trainer.training.classifier_task import normalise, scoring_batches
+from decloud_trainer.training.classifier_task import normalise
 from decloud_trainer.training.data.datasets import load
+from decloud_trainer.training.scoring import scoring_batches
 from decloud_trainer.training.spec import DataSpec
 
 HALF = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

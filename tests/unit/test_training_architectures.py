@@ -12,9 +12,9 @@ from torchvision import models
 
 from decloud_trainer.errors import TrainingError, UnknownArchitecture
 from decloud_trainer.training import limits, memory
-from decloud_trainer.training.candidates import HEADS
+from decloud_trainer.training.candidates import HEADS, Shape
 from decloud_trainer.training.device import Device
-from decloud_trainer.training.networks import Architecture, MediumCNN, Shape, recognise
+from decloud_trainer.training.networks import Architecture, MediumCNN, recognise
 from decloud_trainer.training.spec import ARCHITECTURES
 
 CPU = Device("cpu", None, 1)

@@ -18,7 +18,7 @@ from decloud_trainer.errors import Diverged
 from decloud_trainer.store.forwarding import CHAIN
 from decloud_trainer.training.artifacts import parse, serialise
 from decloud_trainer.training.chains import ChainCheckpoints
-from decloud_trainer.training.classifier_task import ClassifierTask, scoring_batches
+from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
@@ -27,6 +27,7 @@ from decloud_trainer.training.networks import Architecture, SimpleCNN
 from decloud_trainer.training.outcome import Maker
 from decloud_trainer.training.record import RECORD, RunRecord, read
 from decloud_trainer.training.runs import train_model
+from decloud_trainer.training.scoring import scoring_batches
 from decloud_trainer.training.selection import Judge, divide, look_every
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, ModelFile, TrainSpec
 from decloud_trainer.training.strategy import Strategy

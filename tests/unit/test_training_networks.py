@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from decloud_trainer.errors import UnknownArchitecture
-from decloud_trainer.training.networks import Architecture, Shape, SimpleCNN, recognise
+from decloud_trainer.training.candidates import Shape
+from decloud_trainer.training.networks import Architecture, SimpleCNN, recognise
 
 
 def shapes(classes: int = 10) -> dict[str, Shape]:

@@ -11,10 +11,11 @@ import torch
 import transformers
 
 from decloud_trainer.errors import UnknownArchitecture
+from decloud_trainer.training.candidates import Shape
 from decloud_trainer.training.classifier_task import network_inputs
 from decloud_trainer.training.convention import carried
 from decloud_trainer.training.encoders import EncoderSizes
-from decloud_trainer.training.networks import Architecture, Shape, recognise
+from decloud_trainer.training.networks import Architecture, recognise
 
 BERT = EncoderSizes(vocabulary=50, positions=16, width=128, layers=2, inner=96, types=2)
 DISTILBERT = dataclasses.replace(BERT, types=0)

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.data.samples import SIDE
 from decloud_trainer.training.data.split import ImageSplit, Labels, Pixels, Summary, unusable
 
-SIDE = 32
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp"}
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")

@@ -12,7 +12,7 @@ from decloud_trainer.training.data.split import Inputs
 from decloud_trainer.training.results import DataInfo
 from decloud_trainer.training.spec import Modality
 
-SIDE = 32
+SIDE = 32  # of the images that every round's network gets, in pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
 
-LENGTH = 256
-VOCABULARY = 30_000
-PADDING, UNKNOWN = 0, 1
+LENGTH = 256  # tokens of a text that are looked at
+VOCABULARY = 30_000  # of our own words, padding and unknown ones included
+PADDING, UNKNOWN = 0, 1  # padding is number 0 in BERT's vocabularies, too
 MAX_TOKENIZER_BYTES = 64 * 1024**2
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _BATCH = 1000
