@@ -36,6 +36,8 @@ from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.values import Json, as_json
 
 ARCHITECTURE = Architecture("simple_cnn", 10)
+# Batches that a loop has in a row: the machine's mood changes within seconds.
+PART = 100
 MEMORY_STEPS = 60
 # The race to an accuracy: so many looks at it, at so many test samples.
 LOOKS = 20
@@ -111,8 +113,8 @@ class Wanted:
 
     Attributes:
         data: the dataset's name and the folder that it is in; None = the shipped digits.
-        turns: of each loop; `steps` batches each, at the end of which ours keeps a checkpoint. A
-            run keeps one in half a minute.
+        turns: of each loop; `steps` batches each, a part at a time, and a checkpoint of ours. A run
+            keeps one in half a minute, so they are rarer there.
         races: how many times the way to an accuracy is measured; 0 = not at all.
         memory: measure it, too; every loop takes a process of its own for that.
     """
@@ -123,7 +125,7 @@ class Wanted:
     threads: int = 0
     batch_size: int = 32
     turns: int = 5
-    steps: int = 300
+    steps: int = 600
     races: int = 1
     memory: bool = True
 
@@ -136,7 +138,7 @@ class Wanted:
 def compare(wanted: Wanted, told: Callable[[str], None] = lambda _: None) -> Report:
     """Train SimpleCNN with the three loops in turns. `told` hears what is being done.
 
-    The first turn isn't counted: it warms caches and torch up. All have the same device; the plain
+    The first part isn't counted: it warms caches and torch up. All have the same device; the plain
     loop uses as many threads as there are, ours what was measured to be fastest.
 
     Raises:
@@ -210,7 +212,7 @@ def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _loops(wanted: Wanted, dataset: Dataset, device: Device, folder: Path) -> dict[str, Loop]:
     samples, base = dataset.split("train"), _base()
     size = wanted.batch_size
-    steps = wanted.steps * (wanted.turns + 1)
+    steps = PART + wanted.steps * wanted.turns
     return {
         "plain": Plain(ARCHITECTURE.with_weights(base), samples, size, _whole(wanted, device)),
         "ours": Ours(
@@ -230,16 +232,22 @@ def _turns(
     loops: dict[str, Loop], wanted: Wanted, device: Device, told: Callable[[str], None]
 ) -> tuple[dict[str, list[float]], float, float]:
     rates: dict[str, list[float]] = {name: [] for name in loops}
-    for turn in range(wanted.turns + 1):
-        told(f"turn {turn} of {wanted.turns}" if turn else "warming up")
-        for name, loop in loops.items():
-            began = time.perf_counter()
-            samples = loop.run(wanted.steps)
-            if isinstance(loop, Ours):
-                loop.keep()
-            _wait(device)
-            if turn:
-                rates[name].append(samples / (time.perf_counter() - began))
+    told("warming up")
+    for loop in loops.values():
+        loop.run(min(PART, wanted.steps))
+    for turn in range(wanted.turns):
+        told(f"turn {turn + 1} of {wanted.turns}")
+        samples, seconds = dict.fromkeys(loops, 0), dict.fromkeys(loops, 0.0)
+        for done in range(0, wanted.steps, PART):
+            for name, loop in loops.items():
+                began = time.perf_counter()
+                if isinstance(loop, Ours) and not done:
+                    loop.keep()  # written while it trains on, not while the next loop does
+                samples[name] += loop.run(min(PART, wanted.steps - done))
+                _wait(device)
+                seconds[name] += time.perf_counter() - began
+        for name, each in rates.items():
+            each.append(samples[name] / seconds[name])
 
     def ratio(other: str) -> float:
         pairs = zip(rates["ours"], rates[other], strict=True)

@@ -162,7 +162,7 @@ class Training(Generic[Batch]):
         if self.stepper.micro_batches != parts:
             split = (*choices.micro_batches, (self.step, self.stepper.micro_batches))
             self.choices = dataclasses.replace(choices, micro_batches=split)
-        self.average.update(self.task.model, self.step)
+        self.average.update(self.step)
         self.tally.add(done)
         if self._first is None:
             self._first = done.loss
