@@ -10,6 +10,7 @@ import click
 
 from decloud_trainer.cli.output import (
     JSON_OPTION,
+    accuracy_text,
     console,
     folded,
     print_json,
@@ -142,16 +143,13 @@ def _told(who: str, event: Mapping[str, Any]) -> str | None:
     named = f" ({event['competitor']})" if "competitor" in event else ""
     if name == "scored":
         scores = "; ".join(
-            f"{score['trainer'][:8]}... {_percent(score['after'])}, "
+            f"{score['trainer'][:8]}... {accuracy_text(score['after'])}, "
             f"gets {score['bps'] / 100:.2f} % of the pool"
             for score in event["scores"]
         )
-        return f"{about}scored on held-out data: {_percent(event['baseline'])} before; {scores}"
+        before = accuracy_text(event["baseline"])
+        return f"{about}scored on held-out data: {before} before; {scores}"
     return f"{about}{name}{named}"
-
-
-def _percent(accuracy: float | None) -> str:
-    return "failed" if accuracy is None else f"{accuracy:.2f} %"
 
 
 def _print(summary: Summary) -> None:

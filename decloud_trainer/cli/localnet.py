@@ -3,64 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from decloud_trainer.cli.output import JSON_OPTION, folded, print_json, print_pairs
+from decloud_trainer.cli.amounts import SOL, SPAN, WHOLE_SPAN
+from decloud_trainer.cli.output import JSON_OPTION, accuracy_text, folded, print_json, print_pairs
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.files import home_dir, make_private_dir, write_atomic
 from decloud_trainer.localnet.faults import NAMES as FAULTS
-from decloud_trainer.money import format_sol, lamports_from_sol
+from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
     from decloud_trainer.localnet.options import Endpoints, LocalOptions
 
 DATASETS = ("digits", "mnist", "fashionmnist")
 FAULT_LIST = "\n".join(f"  {name.replace('_', '-'):<20} {text}" for name, text in FAULTS.items())
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class _Sol(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """An amount in SOL, as int lamports."""
-
-    name = "SOL"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return lamports_from_sol(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Span(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A span of time such as ``90``, ``90s``, ``10m``, ``1.5h``, ``2d``, as seconds."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if isinstance(value, int | float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip().lower())
-        if not found:
-            self.fail(f"{value!r} is no time; write 90, 90s, 10m, 1.5h or 2d", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
-
-
-class _WholeSpan(_Span):
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        seconds = super().convert(value, param, ctx)
-        if seconds != int(seconds):
-            self.fail(f"{value!r} is not a whole number of seconds", param, ctx)
-        return int(seconds)
-
-
-SOL, SPAN, WHOLE_SPAN = _Sol(), _Span(), _WholeSpan()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 CODES = """\b
 Exit codes:
@@ -257,14 +217,10 @@ def _scores(event: dict[str, Any]) -> str:
     if event["baseline"] is None:
         return f"can't be scored, all share equally ({event['error']})"
     parts = [
-        f"{score['trainer'][:8]}... {_percent(score['after'])} for {score['bps'] / 100:.2f} %"
+        f"{score['trainer'][:8]}... {accuracy_text(score['after'])} for {score['bps'] / 100:.2f} %"
         for score in event["scores"]
     ]
-    return f"baseline {_percent(event['baseline'])}; " + ", ".join(parts) + " of the pool"
-
-
-def _percent(value: float | None) -> str:
-    return "failed" if value is None else f"{value:.2f} %"
+    return f"baseline {accuracy_text(event['baseline'])}; " + ", ".join(parts) + " of the pool"
 
 
 AIRDROP_EPILOG = """\b

@@ -152,6 +152,11 @@ def span_text(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h" if hours >= 48 else f"{hours}h {left % 3600 // 60}m"
 
 
+def accuracy_text(percent: float | None) -> str:
+    """A score as a validator tells it; None is one that failed."""
+    return "failed" if percent is None else f"{percent:.2f} %"
+
+
 def clock_time(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 

@@ -11,9 +11,9 @@ import click
 from decloud_trainer import config as settings_file
 from decloud_trainer import presets
 from decloud_trainer.cli import completing
+from decloud_trainer.cli.amounts import span_s
 from decloud_trainer.cli.output import JSON_OPTION
 from decloud_trainer.cli.session import Session, dry_run, run_session
-from decloud_trainer.cli.steering import span_s
 from decloud_trainer.errors import SettingsError
 
 EPILOG = """\b

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from decloud_trainer.cli.amounts import span_s
 from decloud_trainer.cli.output import time_left
-from decloud_trainer.errors import DecloudError, SettingsError
+from decloud_trainer.errors import DecloudError
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.gate import Wish
     from decloud_trainer.rounds.journal import Journal
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 STOP_PATIENCE_S = 60.0
 FOR_EVER_S = 100 * 365 * 86_400.0
-
-
-def span_s(text: str) -> float:
-    """Seconds of ``90``, ``90s``, ``10m``, ``1.5h`` or ``2d``; SettingsError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
-    if not found:
-        raise SettingsError(f"{text!r} is no span of time; write 90s, 10m, 1.5h or 2d")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 @click.command(
