@@ -9,24 +9,16 @@ import asyncio
 import contextlib
 import mimetypes
 from collections.abc import Iterator
-from typing import Protocol
 
 from aiohttp import hdrs, web
 
 from decloud_trainer.errors import InvalidCid
 from decloud_trainer.ipfs.cid import Cid
 from decloud_trainer.ipfs.unixfs import Kind, Node
+from decloud_trainer.localnet.pin_access import Faults
 from decloud_trainer.localnet.pin_store import Blocks, NotPinned
 
 _RAW, _CAR = "application/vnd.ipld.raw", "application/vnd.ipld.car"
-
-
-class Faults(Protocol):
-    """The switchboard of faults; here `gateway_wrong_bytes`, in the pin services the others."""
-
-    def take(self, name: str) -> bool:
-        """Whether the fault strikes this time."""
-        ...
 
 
 class Gateway:

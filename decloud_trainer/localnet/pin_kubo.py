@@ -7,7 +7,6 @@ asked for only when one is sent: a node whose API isn't guarded takes anybody.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from aiohttp import hdrs, web
 
 from decloud_trainer.errors import DecloudError, InvalidCid
 from decloud_trainer.ipfs.cid import V0, V1, Cid
-from decloud_trainer.localnet.pin_gateway import Faults
+from decloud_trainer.localnet.pin_access import Faults, bears, is_down
 from decloud_trainer.localnet.pin_store import Part, Pin, PinStore
 from decloud_trainer.localnet.pin_upload import Upload, parts_of, receive
 
@@ -104,12 +103,9 @@ class KuboApi:
         return web.json_response({"Strings": [f"connect {address} success"]})
 
     def _admit(self, request: web.Request) -> None:
-        if self._faults is not None and self._faults.take("pin_down"):
+        if is_down(self._faults):
             raise web.HTTPServiceUnavailable(text="503 Service Unavailable")
-        given = request.headers.get(hdrs.AUTHORIZATION)
-        if given is not None and not hmac.compare_digest(
-            given.encode(), f"Bearer {self._token}".encode()
-        ):
+        if hdrs.AUTHORIZATION in request.headers and not bears(request, self._token):
             raise web.HTTPForbidden(text="403 - Access Denied: 401 Kubo RPC Access Denied")
 
 

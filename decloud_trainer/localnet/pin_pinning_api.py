@@ -6,18 +6,16 @@ else. So that clients have to look, a new pin is told as `queued` first.
 
 from __future__ import annotations
 
-import hmac
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from decloud_trainer.errors import InvalidCid
 from decloud_trainer.ipfs.cid import Cid
-from decloud_trainer.localnet.pin_gateway import Faults
+from decloud_trainer.localnet.pin_access import Faults, bears, is_down, refusal
 from decloud_trainer.localnet.pin_store import NotPinned, PinStore
-from decloud_trainer.localnet.pin_upload import error_body
 
 _ROOT = "/psa"
 _STATES = ("queued", "pinning", "pinned", "failed")
@@ -45,7 +43,7 @@ class PinningApiServer:
         states = request.query.get("status", "pinned").split(",")
         cids = request.query.get("cid", "")
         if not set(states) <= set(_STATES):
-            raise _refusal(web.HTTPBadRequest, "BAD_REQUEST", "unknown status")
+            raise refusal(web.HTTPBadRequest, "BAD_REQUEST", "unknown status")
         found = [
             told
             for told in map(self._state, self._pins.values())
@@ -61,7 +59,7 @@ class PinningApiServer:
             pin = await request.json()
             cid = Cid.parse(pin["cid"])
         except (ValueError, KeyError, TypeError, InvalidCid) as error:
-            raise _refusal(web.HTTPBadRequest, "BAD_REQUEST", "a pin needs a CID") from error
+            raise refusal(web.HTTPBadRequest, "BAD_REQUEST", "a pin needs a CID") from error
         row = {
             "requestid": str(uuid.uuid4()),
             "status": "queued",
@@ -84,7 +82,7 @@ class PinningApiServer:
     def _row(self, request: web.Request) -> dict[str, Any]:
         row = self._pins.get(request.match_info["id"])
         if row is None:
-            raise _refusal(web.HTTPNotFound, "NOT_FOUND", "there is no such pin")
+            raise refusal(web.HTTPNotFound, "NOT_FOUND", "there is no such pin")
         return row
 
     def _state(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +94,7 @@ class PinningApiServer:
         return row
 
     def _admit(self, request: web.Request) -> None:
-        if self._faults is not None and self._faults.take("pin_down"):
-            raise _refusal(web.HTTPServiceUnavailable, "UNAVAILABLE", "the service is down")
-        given = request.headers.get(hdrs.AUTHORIZATION, "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            raise _refusal(web.HTTPUnauthorized, "UNAUTHORIZED", "the access token is not valid")
-
-
-def _refusal(kind: type[web.HTTPError], reason: str, details: str) -> web.HTTPException:
-    return kind(text=error_body(reason, details), content_type="application/json")
+        if is_down(self._faults):
+            raise refusal(web.HTTPServiceUnavailable, "UNAVAILABLE", "the service is down")
+        if not bears(request, self._token):
+            raise refusal(web.HTTPUnauthorized, "UNAUTHORIZED", "the access token is not valid")

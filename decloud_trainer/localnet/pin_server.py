@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from decloud_trainer.errors import DecloudError, InvalidCid
 from decloud_trainer.ipfs.cid import V0, V1, V1_2025, Cid, Profile
-from decloud_trainer.localnet.pin_gateway import Faults, Gateway
+from decloud_trainer.localnet.pin_access import Faults, bears, is_down, refusal
+from decloud_trainer.localnet.pin_gateway import Gateway
 from decloud_trainer.localnet.pin_kubo import KuboApi
 from decloud_trainer.localnet.pin_pinning_api import PinningApiServer
 from decloud_trainer.localnet.pin_store import NotPinned, Part, Pin, PinStore
@@ -28,7 +29,6 @@ from decloud_trainer.localnet.pin_upload import (
     names_of,
     parts_of,
     receive,
-    refusal,
 )
 
 _LEGACY_PROFILES = {"0": V0, "1": V1}
@@ -74,10 +74,6 @@ class _Credentials:
     key: str
     secret: str
     jwt: str
-
-    def accept_jwt(self, request: web.Request) -> bool:
-        given = request.headers.get(hdrs.AUTHORIZATION, "")
-        return hmac.compare_digest(given.encode(), f"Bearer {self.jwt}".encode())
 
     def accept_key(self, request: web.Request) -> bool:
         key = request.headers.get("pinata_api_key", "")
@@ -202,9 +198,9 @@ class _PinApi:
         return web.json_response({"data": {"files": rows, "next_page_token": ""}})
 
     def _admit(self, request: web.Request, *, jwt_only: bool = False) -> None:
-        if self._faults is not None and self._faults.take("pin_down"):
+        if is_down(self._faults):
             raise refusal(web.HTTPServiceUnavailable, "UNAVAILABLE", "the pin service is down")
-        if self._credentials.accept_jwt(request):
+        if bears(request, self._credentials.jwt):
             return
         if not jwt_only and self._credentials.accept_key(request):
             return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import BodyPartReader, web
 
+from decloud_trainer.localnet.pin_access import error_body, refusal
 from decloud_trainer.localnet.pin_store import Part
 
 MAX_UPLOAD_BYTES = 2 * 1024**3
@@ -99,11 +99,3 @@ async def _text_field(part: BodyPartReader) -> str:
         if len(data) > _MAX_FIELD_BYTES:
             raise refusal(web.HTTPBadRequest, "INVALID_BODY", f"field {part.name} is too long")
     return data.decode("utf-8")
-
-
-def error_body(reason: str, details: str) -> str:
-    return json.dumps({"error": {"reason": reason, "details": details}})
-
-
-def refusal(kind: type[web.HTTPError], reason: str, details: str) -> web.HTTPException:
-    return kind(text=error_body(reason, details), content_type="application/json")

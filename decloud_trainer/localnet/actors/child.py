@@ -63,7 +63,7 @@ def repeat(turn: Callable[[], None], every_s: float) -> None:
             turn()
         except DecloudError as error:
             log.warning("%s: %s", type(error).__name__, error)
-        except Exception:
+        except Exception:  # the actor's top: what failed is in its log, the others go on waiting
             log.exception("a turn failed")
         time.sleep(every_s)
 
