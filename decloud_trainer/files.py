@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 import platformdirs
@@ -21,6 +22,7 @@ from decloud_trainer.errors import AlreadyRunning, DecloudError
 from decloud_trainer.faultpoints import reach
 
 APP = "decloud-trainer"
+TUNING = "tuning"  # in the cache: measured speeds, which a training child may write
 TEMPORARY_SUFFIX, PART_SUFFIX = ".tmp", ".part"
 _LEFTOVER = re.compile(r"\..+\.(?P<pid>\d{1,9})-[a-z0-9_]+(\.tmp|\.part)")
 
@@ -90,6 +92,21 @@ def make_private_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         path.chmod(0o600)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file where somebody else can write, a training child for instance, opened to be read: no
+    link to a file elsewhere, and no pipe that nobody ever writes to. Its size is for the reader
+    to mind.
+
+    Raises:
+        OSError: there is none, or it is no plain file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return os.fdopen(handle, "rb")
 
 
 def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> None:

@@ -79,6 +79,7 @@ def bench(
         ("own", data.expanduser().resolve()) if data else None,
         settings.device,
         settings.threads,
+        settings.precision,
         batch_size,
     )
     if quick:

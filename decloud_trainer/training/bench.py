@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from decloud_trainer import files
 from decloud_trainer.errors import JobFailed
 from decloud_trainer.training import tuning
 from decloud_trainer.training.artifacts import difference, serialise
@@ -31,7 +32,7 @@ from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.limits import usable_processors
 from decloud_trainer.training.memory import peak_bytes
 from decloud_trainer.training.networks import Architecture, SimpleCNN
-from decloud_trainer.training.spec import DataSpec
+from decloud_trainer.training.spec import AUTO, DataSpec
 from decloud_trainer.training.strategy import Strategy
 from decloud_trainer.training.values import Json, as_json
 
@@ -113,6 +114,7 @@ class Wanted:
 
     Attributes:
         data: the dataset's name and the folder that it is in; None = the shipped digits.
+        precision: of our loop and of the ceiling; ``auto`` = the fastest here.
         turns: of each loop; `steps` batches each, a part at a time, and a checkpoint of ours. A run
             keeps one in half a minute, so they are rarer there.
         races: how many times the way to an accuracy is measured; 0 = not at all.
@@ -123,6 +125,7 @@ class Wanted:
     data: tuple[str, Path] | None = None
     device: str = "auto"
     threads: int = 0
+    precision: str = AUTO
     batch_size: int = 32
     turns: int = 5
     steps: int = 600
@@ -186,10 +189,13 @@ def compare(wanted: Wanted, told: Callable[[str], None] = lambda _: None) -> Rep
 
 
 def _device(wanted: Wanted) -> Device:
+    """As a run settles it, and from the same measurements."""
     device = choose_device(wanted.device, wanted.threads)
-    base = _base()
+    if wanted.precision != AUTO:
+        return device.using(wanted.precision)
+    folder = wanted.cache / files.TUNING
     found = tuning.tune(
-        ARCHITECTURE, base, device, wanted.batch_size, wanted.cache, threads=wanted.threads
+        ARCHITECTURE, _base(), device, wanted.batch_size, folder, threads=wanted.threads
     )
     return found.applied(device)
 
@@ -349,7 +355,10 @@ def _peak_mb(wanted: Wanted, name: str) -> float:
         JobFailed: the process ended without an answer.
     """
     name_path = [wanted.data[0], str(wanted.data[1])] if wanted.data else []
-    asked = [str(wanted.cache), wanted.device, str(wanted.threads), str(wanted.batch_size), name]
+    asked = [
+        *(str(wanted.cache), wanted.device, str(wanted.threads)),
+        *(wanted.precision, str(wanted.batch_size), name),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", __name__, *asked, *name_path],
         capture_output=True,
@@ -365,12 +374,13 @@ def _peak_mb(wanted: Wanted, name: str) -> float:
 
 def _main(arguments: list[str]) -> None:
     """Train one loop for a moment and print this process's peak memory in MB, as JSON."""
-    cache, device_name, threads, batch_size, name, *data = arguments
+    cache, device_name, threads, precision, batch_size, name, *data = arguments
     wanted = Wanted(
         Path(cache),
         (data[0], Path(data[1])) if data else None,
         device_name,
         int(threads),
+        precision,
         int(batch_size),
         turns=1,
     )

@@ -73,7 +73,7 @@ def settled(
     """
     if spec.precision != AUTO:
         return device.using(spec.precision)
-    folder = files.cache_dir() / "tuning"  # the one folder of the cache that a worker may change
+    folder = files.cache_dir() / files.TUNING
     found = tune(
         architecture, loaded.tensors, device, spec.batch_size, folder, threads=spec.threads
     )

@@ -8,6 +8,7 @@ here to begin with: neither arguments, environment nor job hold one.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import logging
@@ -148,7 +149,7 @@ def access_of(spec: Spec, folder: Path) -> Access:
         read += [*map(Path, _FOR_NETWORK), *_of_user(spec.data.path)]
         return Access(tuple(read), (folder, data_dir), _devices())
     read += _of_user(spec.tokenizer)
-    change = [folder, files.make_private_dir(cache / "tuning")]
+    change = [folder, files.make_private_dir(cache / files.TUNING)]
     if isinstance(spec, InspectSpec):
         read.append(spec.model)
     else:
@@ -216,7 +217,11 @@ def _lower(kind: int, value: int) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum(each.stat().st_size for each in folder.iterdir()) if folder.is_dir() else 0
+    total = 0
+    for each in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # others evict and finish entries meanwhile
+            total += each.stat().st_size
+    return total
 
 
 def _system() -> Iterable[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def test_a_target_counts_once_it_is_held() -> None:
     assert bench._reached(curve, 90.0) == 4.0
     assert bench._reached(curve, 50.0) == 1.0
     assert bench._reached(curve, 99.0) == 5.0
+
+
+def test_a_precision_that_was_set_is_measured(tmp_path: Path) -> None:
+    """Ours and the ceiling compute in it, and nothing is tried out."""
+    quick = Wanted(tmp_path, threads=1, precision="float32", turns=1, steps=2)
+    found = compare(dataclasses.replace(quick, races=0, memory=False))
+    assert found.precision == "float32"
+    assert not (tmp_path / "tuning").exists()
 
 
 def test_a_report_holds_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
