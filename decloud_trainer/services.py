@@ -17,7 +17,7 @@ from decloud_trainer.settings import Settings
 if TYPE_CHECKING:
     from decloud_trainer.chain.rpc import Rpc
     from decloud_trainer.chain.wallet import FoundWallet, Wallet
-    from decloud_trainer.ipfs.pins import PinService
+    from decloud_trainer.ipfs.uploads import PinService
     from decloud_trainer.localnet.options import Endpoints
     from decloud_trainer.rounds.ports import Pins
 
@@ -57,9 +57,9 @@ def running_localnet() -> Endpoints | None:
 
 
 def services(settings: Settings) -> Services:
-    from decloud_trainer.chain.rpc import NETWORKS
+    from decloud_trainer.chain.clusters import CLUSTERS
 
-    network = NETWORKS[settings.network]
+    network = CLUSTERS[settings.network]
     rpc_url, ws_url = network.rpc_url, network.ws_url
     gateways: tuple[str, ...] = PUBLIC_GATEWAYS
     api, uploads, jwt = PINATA_API, PINATA_UPLOADS, ""
@@ -86,10 +86,11 @@ def services(settings: Settings) -> Services:
 
 def rpc_of(settings: Settings, **options: Any) -> Rpc:
     """The RPC endpoints, used as one; `options` are those of `Endpoints`."""
-    from decloud_trainer.chain.endpoints import Use
-    from decloud_trainer.chain.rpc import NETWORKS, Rpc
+    from decloud_trainer.chain.clusters import CLUSTERS
+    from decloud_trainer.chain.pool import Use
+    from decloud_trainer.chain.rpc import Rpc
 
-    use = Use(limit=settings.rpc_limit, genesis=NETWORKS[settings.network].genesis)
+    use = Use(limit=settings.rpc_limit, genesis=CLUSTERS[settings.network].genesis)
     return Rpc(services(settings).rpc_urls, use=use, **options)
 
 

@@ -2,9 +2,7 @@
 
 A call goes to the endpoint that has served best. When that one fails, or says nothing for
 `Use.hedge_s`, the next one is asked as well, and the first good answer counts: an endpoint that
-hangs costs a second, not a time-out. An endpoint that has just failed is asked last for a while,
-one that answered 429 not at all for as long as it said. One that serves another cluster, or a
-past that another endpoint has long left behind, is passed over, and that is logged.
+hangs costs a second, not a time-out. Which ones may be asked, and in what order, is `Pool`'s.
 """
 
 from __future__ import annotations
@@ -15,49 +13,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
-from decloud_trainer.chain.budget import PUBLIC, Budget, Limit, limit_of
-from decloud_trainer.chain.health import MAX_LAG_SLOTS, Health
+from decloud_trainer.chain.health import Health
 from decloud_trainer.chain.jsonrpc import PASSING_CODES, Endpoint, Unanswered
-from decloud_trainer.errors import RpcError, SettingsError
+from decloud_trainer.chain.pool import USUAL, Known, Pool, Read, Use
+from decloud_trainer.errors import RpcError
 
 log = logging.getLogger(__name__)
 
-PROBE_S: Final = 30.0
-_PUBLIC_HOSTS: Final = frozenset(
-    f"api.{name}.solana.com" for name in ("mainnet-beta", "devnet", "testnet")
-)
-Read = Callable[[Endpoint, Mapping[str, Any]], Any]
-_Running = dict["asyncio.Task[Any]", "Known"]
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """How endpoints are used.
-
-    Attributes:
-        limit: requests in ten seconds to each; 0: the public endpoints' published limit, and
-            none for others.
-        genesis: the cluster's genesis hash; empty: that of the first endpoint that tells its own.
-        hedge_s: so long one endpoint is waited for before the next one is asked as well.
-        max_wait_s: the longest pause between two rounds of attempts.
-    """
-
-    limit: int = 0
-    genesis: str = ""
-    hedge_s: float = 1.0
-    max_wait_s: float = 10.0
-
-
-@dataclass(slots=True, eq=False)
-class Known:
-    """An endpoint with what we know and allow of it."""
-
-    endpoint: Endpoint
-    health: Health
-    budget: Budget
+_Running = dict["asyncio.Task[Any]", Known]
 
 
 @dataclass(slots=True)
@@ -92,29 +57,19 @@ class Endpoints:
         *,
         timeout_s: float = 20.0,
         attempts: int = 4,
-        use: Use = Use(),
+        use: Use = USUAL,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        urls = (urls,) if isinstance(urls, str) else tuple(dict.fromkeys(urls))
-        if not urls:
-            raise SettingsError("there is no RPC endpoint", hint="set rpc_url")
         self._attempts = attempts
         self._use = use
-        self._genesis = use.genesis
         self._clock = clock
         self._sleep = sleep
-        self._known = [
-            Known(
-                Endpoint(url, timeout_s=timeout_s),
-                Health(place),
-                Budget(_limit(url, use.limit), clock=clock, sleep=sleep),
-            )
-            for place, url in enumerate(urls)
-        ]
+        urls = (urls,) if isinstance(urls, str) else urls
+        self._pool = Pool(urls, use, timeout_s=timeout_s, clock=clock, sleep=sleep)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(k.endpoint.host for k in self._known)})"
+        return f"{type(self).__name__}({', '.join(host for host, _ in self.health())})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,37 +79,34 @@ class Endpoints:
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
-        for known in self._known:
+        for known in self._pool.known:
             await known.endpoint.aclose()
 
     @property
     def host(self) -> str:
         """The host of the endpoint that would be asked now."""
-        return self._best().endpoint.host
+        return self._pool.best().endpoint.host
 
     @property
     def newest_slot(self) -> int:
         """The newest slot that any endpoint has shown; 0 before the first."""
-        return max(known.health.slot for known in self._known)
+        return self._pool.newest_slot
 
     def each(self) -> Iterator[Self]:
         """Every endpoint in use by itself, with one attempt; resting ones only if all rest."""
-        now = self._clock()
-        usable = self._in_order("getSlot")
-        awake = [known for known in usable if now >= known.health.rests_until]
-        for known in awake or usable:
+        for one in self._pool.each():
             view = copy.copy(self)
-            view._known = [known]
+            view._pool = one
             view._attempts = 1
             yield view
 
     def health(self) -> list[tuple[str, Health]]:
         """Host and record of every endpoint, in the user's order; their times are `clock`'s."""
-        return [(known.endpoint.host, known.health) for known in self._known]
+        return [(known.endpoint.host, known.health) for known in self._pool.known]
 
     def nonsense(self, method: str) -> RpcError:
         """The error for an answer whose content no Solana node would give."""
-        return self._best().endpoint.nonsense(method)
+        return self._pool.best().endpoint.nonsense(method)
 
     async def call(
         self, method: str, *params: Any, read: Callable[[Any], Any] = lambda result: result
@@ -182,7 +134,7 @@ class Endpoints:
             if asked.values:
                 return asked.values[0]
             error = asked.errors[0]
-            wait_s = max(0.25 * 2**attempt, self._barred_s())
+            wait_s = max(0.25 * 2**attempt, self._pool.barred_s())
             if not asked.may_pass or attempt == self._attempts or wait_s > self._use.max_wait_s:
                 raise error
             log.debug("%s; trying again", error)
@@ -198,10 +150,10 @@ class Endpoints:
             read: the value of a good answer; raises RpcError for another one.
             everywhere: ask all of them at once, and wait `Use.hedge_s` for the slower ones.
         """
-        waiting = self._in_order(method)
+        waiting = self._pool.in_order(method)
         asked = Asked()
         if not waiting:
-            asked.errors.append(self._none_left(method))
+            asked.errors.append(self._pool.none_left(method))
             asked.may_pass = True
             return asked
         running: _Running = {}
@@ -210,7 +162,8 @@ class Endpoints:
             while waiting or running:
                 for known in waiting[:begin]:
                     asked.order.append(known)
-                    running[asyncio.create_task(self._one(known, method, params, read))] = known
+                    attempt = self._pool.attempt(known, method, params, read)
+                    running[asyncio.create_task(attempt)] = known
                 del waiting[:begin]
                 begin = 1  # one more after each silence and after each failure
                 had_outcome = await self._next(running, asked, hedged=bool(waiting or asked.values))
@@ -224,32 +177,13 @@ class Endpoints:
             asked.errors.append(self._outrun(known, method, asked))
         return asked
 
-    async def keep_probing(self) -> None:
-        """For ever: see how far each of several endpoints is, also those that are not in use."""
-        while len(self._known) > 1:
-            for known in self._known:
-                if not known.health.is_barred(self._clock()):
-                    await self._probe(known)
-            await self._sleep(PROBE_S)
-
     async def probe(self) -> list[Health]:
         """Ask every endpoint once where it stands; what is known of each then, in order."""
-        for known in self._known:
-            await self._probe(known)
-        return [known.health for known in self._known]
+        return await self._pool.probe()
 
-    async def _probe(self, known: Known) -> None:
-        def read(endpoint: Endpoint, answer: Mapping[str, Any]) -> int:
-            slot = endpoint.result(answer, "getSlot")
-            if type(slot) is not int:
-                raise endpoint.nonsense("getSlot")
-            return slot
-
-        try:
-            slot = await self._one(known, "getSlot", [{"commitment": "confirmed"}], read)
-            self._check_slot(known, slot, "getSlot")
-        except (RpcError, Unanswered) as error:
-            log.debug("%s: %s", known.endpoint.host, error)
+    async def keep_probing(self) -> None:
+        """For ever: see how far each of several endpoints is, also those that are not in use."""
+        await self._pool.keep_probing()
 
     async def _next(self, running: _Running, asked: Asked, *, hedged: bool) -> bool:
         """Wait for an outcome, or with `hedged` for `Use.hedge_s`; whether there was one."""
@@ -271,113 +205,6 @@ class Endpoints:
                 asked.may_pass |= refusal.code in PASSING_CODES
         return bool(done)
 
-    async def _one(self, known: Known, method: str, params: Sequence[Any], read: Read) -> Any:
-        """One attempt at one endpoint; its health learns of it.
-
-        Raises:
-            Unanswered, RpcError
-        """
-        await self._make_sure(known)
-        await known.budget.take(method)
-        began = self._clock()
-        answer = await self._exchange(known, method, params)
-        try:
-            value = read(known.endpoint, answer)
-        except RpcError as error:
-            if error.code is None or error.code in PASSING_CODES:
-                known.health.failed(error.message, self._clock())
-            else:
-                known.health.answered(self._clock() - began)
-            raise
-        slot = _slot_in(answer)
-        if slot is not None:
-            self._check_slot(known, slot, method)
-        known.health.answered(self._clock() - began)
-        return value
-
-    async def _exchange(
-        self, known: Known, method: str, params: Sequence[Any]
-    ) -> Mapping[str, Any]:
-        try:
-            return await known.endpoint.exchange(method, params)
-        except Unanswered as trouble:
-            known.health.failed(
-                trouble.error.message, self._clock(), retry_after_s=trouble.retry_after_s
-            )
-            raise
-
-    async def _make_sure(self, known: Known) -> None:
-        """That the endpoint serves our cluster, before its first answer counts.
-
-        Raises:
-            Unanswered: it doesn't, or doesn't say.
-        """
-        if known.health.is_ours or (len(self._known) == 1 and not self._genesis):
-            return
-        await known.budget.take("getGenesisHash")
-        answer = await self._exchange(known, "getGenesisHash", ())
-        genesis = answer.get("result")
-        if not isinstance(genesis, str) or not genesis:
-            raise Unanswered(known.endpoint.nonsense("getGenesisHash"))
-        self._genesis = self._genesis or genesis
-        host = known.endpoint.host
-        if genesis == self._genesis:
-            if known.health.is_ours is False:
-                log.info("%s serves our cluster now", host)
-            known.health.is_ours = True
-            return
-        trouble = f"{host} serves another cluster (genesis {genesis[:64]}) and is not used"
-        if known.health.is_ours is None:
-            log.warning("%s", trouble)
-        known.health.is_foreign(trouble, self._clock())
-        raise Unanswered(
-            RpcError(trouble, hint="check network, rpc_url and rpc_fallbacks: they don't agree")
-        )
-
-    def _check_slot(self, known: Known, slot: int, method: str) -> None:
-        """Raises Unanswered for an answer from the past, as other endpoints show."""
-        newest = self.newest_slot
-        known.health.slot = max(known.health.slot, slot)
-        lag = newest - slot
-        if lag <= MAX_LAG_SLOTS:
-            return
-        host = known.endpoint.host
-        if not known.health.failures:
-            log.warning("%s is %d slots behind the others and is not used", host, lag)
-        known.health.failed(f"{lag} slots behind the others", self._clock())
-        raise Unanswered(
-            RpcError(f"{host} answered {method} from {lag} slots ago", hint="use another endpoint")
-        )
-
-    def _in_order(self, method: str) -> list[Known]:
-        now = self._clock()
-        usable = [known for known in self._known if not known.health.is_barred(now)]
-        return sorted(usable, key=lambda k: k.health.rank(now, k.budget.wait_s(method)))
-
-    def _best(self) -> Known:
-        usable = self._in_order("getSlot") or self._known
-        return usable[0]
-
-    def _barred_s(self) -> float:
-        """Until any endpoint may be asked; 0 if one may be asked now."""
-        now = self._clock()
-        if any(not known.health.is_barred(now) for known in self._known):
-            return 0.0
-        ends = (
-            known.health.limited_until if known.health.is_ours is not False else float("inf")
-            for known in self._known
-        )
-        return max(min(ends) - now, 0.0)
-
-    def _none_left(self, method: str) -> RpcError:
-        known = min(self._known, key=lambda k: k.health.limited_until)
-        limited = known.health.limited_until > self._clock()
-        return RpcError(
-            f"no RPC endpoint may be asked for {method} now: {known.health.trouble}",
-            hint="add rpc_fallbacks, or use an RPC endpoint of your own",
-            code=429 if limited else None,
-        )
-
     def _outrun(self, known: Known, method: str, asked: Asked) -> RpcError:
         """The error of an endpoint that wasn't waited for any longer.
 
@@ -388,21 +215,3 @@ class Endpoints:
         if any(winner in asked.order[place:] for winner in asked.winners):
             known.health.failed(error.message, self._clock())
         return error
-
-
-def _slot_in(answer: Mapping[str, Any]) -> int | None:
-    """The slot that an answer speaks of, where it comes with one."""
-    result = answer.get("result")
-    context = result.get("context") if isinstance(result, dict) else None
-    slot = context.get("slot") if isinstance(context, dict) else None
-    return slot if type(slot) is int else None
-
-
-def _limit(url: str, requests: int) -> Limit | None:
-    if requests:
-        return limit_of(requests)
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        return None  # `Endpoint` says what is wrong with it
-    return PUBLIC if host in _PUBLIC_HOSTS else None

@@ -14,8 +14,6 @@ from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.message import Message
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import Transaction
 
 from decloud_trainer.chain.rpc import MAX_UNITS, Rpc
 from decloud_trainer.errors import NetworkError
@@ -55,7 +53,8 @@ async def with_priority(
     written = [meta.pubkey for meta in instruction.accounts if meta.is_writable]
     try:
         price = price_at(await rpc.recent_priority(written), tip.percentile)
-        units = await rpc.units(_unsigned(instruction, payer)) if price else None
+        message = Message.new_with_blockhash([instruction], payer, Hash.default())
+        units = await rpc.units(message) if price else None
     except NetworkError as error:
         log.info("no priority fee, since what others pay can't be asked: %s", error)
         return [instruction]
@@ -66,8 +65,3 @@ async def with_priority(
     if price == 0:
         return [instruction]
     return [set_compute_unit_limit(limit), set_compute_unit_price(price), instruction]
-
-
-def _unsigned(instruction: Instruction, payer: Pubkey) -> bytes:
-    message = Message.new_with_blockhash([instruction], payer, Hash.default())
-    return bytes(Transaction.populate(message, [Signature.default()]))

@@ -15,8 +15,6 @@ from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.message import Message
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import Transaction
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.failures import custom_number, is_instruction_error, reason
@@ -124,7 +122,7 @@ class Generation:
 
     async def _simulate(self, instruction: Instruction) -> Failure | None:
         message = Message.new_with_blockhash([instruction], self._payer, Hash.default())
-        return await self._rpc.simulate(bytes(Transaction.populate(message, [Signature.default()])))
+        return await self._rpc.simulate(message)
 
 
 def _reached_the_program(failure: Failure | None) -> bool:

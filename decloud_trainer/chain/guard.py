@@ -181,10 +181,9 @@ class Guard:
         me, program = self._wanted.wallet, self._wanted.program
         round_address = v1.round_address(action.round_id, program)[0]
         submission_address = v1.submission_address(action.round_id, me, program)[0]
-        raw = bytes(Transaction.populate(draft, [Signature.default()]))
         before, after = await asyncio.gather(
             self._rpc.accounts([me, round_address, submission_address]),
-            self._rpc.simulated(raw, [me, round_address, submission_address]),
+            self._rpc.simulated(draft, [me, round_address, submission_address]),
         )
         balance = before[0].lamports if before[0] is not None else 0
         self._check_layouts(before)
@@ -207,9 +206,8 @@ class Guard:
     async def _look_at_transfer(self, action: Action, draft: Message, fee: int) -> tuple[int, int]:
         me, cold = self._wanted.wallet, self._wanted.cold
         assert cold is not None, "the bytes were checked"
-        raw = bytes(Transaction.populate(draft, [Signature.default()]))
         before, after = await asyncio.gather(
-            self._rpc.accounts([me, cold]), self._rpc.simulated(raw, [me, cold])
+            self._rpc.accounts([me, cold]), self._rpc.simulated(draft, [me, cold])
         )
         balance = before[0].lamports if before[0] is not None else 0
         there = before[1]

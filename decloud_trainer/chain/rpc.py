@@ -1,4 +1,4 @@
-"""The Solana calls that we make, with their answers checked, and the clusters' public endpoints."""
+"""The Solana calls that we make, with their answers checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from solders.hash import Hash, ParseHashError
+from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import Transaction
 
 from decloud_trainer.chain.endpoints import Endpoints
 from decloud_trainer.chain.jsonrpc import TOO_MANY_REQUESTS, Endpoint
@@ -25,34 +28,6 @@ MAX_UNITS: Final = 1_400_000
 _PRIORITY_SLOTS: Final = 150
 SURELY_NOT_SENT: Final = frozenset({TOO_MANY_REQUESTS, NODE_BEHIND})
 """Codes of refusals that say that a transaction was not taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A cluster's public endpoints, and its genesis hash, which it keeps for ever.
-
-    A local network makes a new one each time: its `genesis` is empty."""
-
-    name: str
-    rpc_url: str
-    ws_url: str
-    genesis: str = ""
-
-
-_GENESIS = {
-    "mainnet-beta": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
-    "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
-    "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
-}
-NETWORKS: Mapping[str, Network] = {
-    "localnet": Network("localnet", "http://127.0.0.1:8899", "ws://127.0.0.1:8900"),
-    **{
-        name: Network(
-            name, f"https://api.{name}.solana.com", f"wss://api.{name}.solana.com", genesis
-        )
-        for name, genesis in _GENESIS.items()
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,51 +97,30 @@ class Rpc(Endpoints):
             return failure
         raise (unknown or asked.errors)[0]
 
-    async def simulate(self, raw: bytes) -> Failure | None:
-        """Run a transaction without sending it or looking at signatures; None if it succeeds."""
-        options = {
-            "encoding": "base64",
-            "sigVerify": False,
-            "replaceRecentBlockhash": True,
-            "commitment": CONFIRMED,
-        }
-        transaction = base64.b64encode(raw).decode()
-        value = await self._value("simulateTransaction", transaction, options, kind=dict)
-        return None if value.get("err") is None else Failure(value["err"], _logs(value))
+    async def simulate(self, message: Message) -> Failure | None:
+        """Run an unsigned transaction without sending it; None if it succeeds."""
+        return _failure_in(await self._simulation(message))
 
-    async def units(self, raw: bytes) -> int | None:
+    async def units(self, message: Message) -> int | None:
         """The compute units that a transaction takes, simulated; None where it would fail."""
-        options = {
-            "encoding": "base64",
-            "sigVerify": False,
-            "replaceRecentBlockhash": True,
-            "commitment": CONFIRMED,
-        }
-        transaction = base64.b64encode(raw).decode()
-        value = await self._value("simulateTransaction", transaction, options, kind=dict)
+        value = await self._simulation(message)
         taken = value.get("unitsConsumed")
-        if value.get("err") is not None:
+        if _failure_in(value) is not None:
             return None
         if type(taken) is not int or not 0 <= taken <= MAX_UNITS:
             raise self.nonsense("simulateTransaction")
         return taken
 
     async def simulated(
-        self, raw: bytes, addresses: Sequence[Pubkey]
+        self, message: Message, addresses: Sequence[Pubkey]
     ) -> Failure | list[Account | None]:
         """As `simulate`; when it succeeds, the accounts as they would be then, in order, None
         where there would be none."""
-        options = {
-            "encoding": "base64",
-            "sigVerify": False,
-            "replaceRecentBlockhash": True,
-            "commitment": CONFIRMED,
-            "accounts": {"encoding": "base64", "addresses": [str(one) for one in addresses]},
-        }
-        transaction = base64.b64encode(raw).decode()
-        value = await self._value("simulateTransaction", transaction, options, kind=dict)
-        if value.get("err") is not None:
-            return Failure(value["err"], _logs(value))
+        wanted = {"encoding": "base64", "addresses": [str(one) for one in addresses]}
+        value = await self._simulation(message, accounts=wanted)
+        failure = _failure_in(value)
+        if failure is not None:
+            return failure
         shown = value.get("accounts")
         if not isinstance(shown, list) or len(shown) != len(addresses):
             raise self.nonsense("simulateTransaction")
@@ -174,6 +128,21 @@ class Rpc(Endpoints):
             None if account is None else read_account(str(address), account)
             for address, account in zip(addresses, shown, strict=True)
         ]
+
+    async def _simulation(self, message: Message, **more: Any) -> dict[str, Any]:
+        unsigned = bytes(Transaction.populate(message, [Signature.default()]))
+        options = {
+            "encoding": "base64",
+            "sigVerify": False,
+            "replaceRecentBlockhash": True,
+            "commitment": CONFIRMED,
+            **more,
+        }
+        transaction = base64.b64encode(unsigned).decode()
+        value: dict[str, Any] = await self._value(
+            "simulateTransaction", transaction, options, kind=dict
+        )
+        return value
 
     async def balance(self, address: Pubkey, *, since_slot: int = 0) -> int:
         """Lamports, as of `since_slot` or later; 0 for an account that doesn't exist."""
@@ -192,9 +161,7 @@ class Rpc(Endpoints):
         """The accounts, in order and as many, None where there is none; `data_slice` is
         (offset, length)."""
         found: list[Account | None] = []
-        options: dict[str, Any] = {"encoding": "base64", "commitment": CONFIRMED}
-        if data_slice is not None:
-            options["dataSlice"] = {"offset": data_slice[0], "length": data_slice[1]}
+        options = _reading(data_slice)
         for start in range(0, len(addresses), MAX_ACCOUNTS_PER_CALL):
             part = addresses[start : start + MAX_ACCOUNTS_PER_CALL]
             names = [str(address) for address in part]
@@ -215,13 +182,7 @@ class Rpc(Endpoints):
         data_slice: tuple[int, int] | None = None,
     ) -> list[Account]:
         """The program's accounts that pass all filters; `data_slice` is (offset, length)."""
-        options: dict[str, Any] = {
-            "encoding": "base64",
-            "commitment": CONFIRMED,
-            "filters": memcmp(filters),
-        }
-        if data_slice is not None:
-            options["dataSlice"] = {"offset": data_slice[0], "length": data_slice[1]}
+        options = {**_reading(data_slice), "filters": memcmp(filters)}
 
         def read(result: Any) -> list[Account]:
             return [read_account(item["pubkey"], item["account"]) for item in result]
@@ -352,6 +313,14 @@ class Rpc(Endpoints):
         return await self.call(method, *params, read=read)
 
 
+def _reading(data_slice: tuple[int, int] | None) -> dict[str, Any]:
+    """How accounts are asked for; `data_slice` is (offset, length)."""
+    options: dict[str, Any] = {"encoding": "base64", "commitment": CONFIRMED}
+    if data_slice is not None:
+        options["dataSlice"] = {"offset": data_slice[0], "length": data_slice[1]}
+    return options
+
+
 def memcmp(filters: Sequence[Filter]) -> list[dict[str, Any]]:
     """Filters in the form that getProgramAccounts and programSubscribe take."""
     return [
@@ -388,6 +357,11 @@ def _sent(endpoint: Endpoint, answer: Mapping[str, Any]) -> Failure | None:
         return Failure(data.get("err") or _error_named_in(error.get("message")), _logs(data))
     endpoint.result(answer, "sendTransaction")
     return None
+
+
+def _failure_in(value: Mapping[str, Any]) -> Failure | None:
+    """Why a simulation failed, if it did."""
+    return None if value.get("err") is None else Failure(value["err"], _logs(value))
 
 
 def _logs(data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,15 +16,16 @@ from websockets.exceptions import WebSocketException
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.client import SolanaChain
 from decloud_trainer.chain.clock import ChainClock
+from decloud_trainer.chain.clusters import CLUSTERS
 from decloud_trainer.chain.generation import Generation
 from decloud_trainer.chain.health import MAX_LAG_SLOTS
-from decloud_trainer.chain.rpc import NETWORKS, Rpc
+from decloud_trainer.chain.rpc import Rpc
 from decloud_trainer.chain.wallet import FoundWallet
 from decloud_trainer.checks.model import Check, Verdict, failed, passed, refused, warned
 from decloud_trainer.errors import DecloudError, LayoutError
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds.model import Round
-from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
+from decloud_trainer.rounds.policy import kept_lamports
 from decloud_trainer.rounds.prospects import total_costs
 from decloud_trainer.services import program_of, rpc_of, services
 from decloud_trainer.settings import Settings
@@ -35,7 +36,7 @@ FEW_ROUNDS: Final = 10
 NEWEST: Final = 5
 SKEW_S: Final = 30.0
 
-CLUSTER_OF: Final = {network.genesis: name for name, network in NETWORKS.items() if network.genesis}
+CLUSTER_OF: Final = {cluster.genesis: name for name, cluster in CLUSTERS.items() if cluster.genesis}
 LOCALNET_FIX: Final = "start it in another terminal: decloud-trainer localnet up"
 
 
@@ -140,7 +141,8 @@ class _Look:
         chain = SolanaChain(self.rpc, self.wallet.pubkey, program=self.program)
         balance, costs = await asyncio.gather(chain.balance(), chain.costs())
         cost = total_costs(costs)
-        rounds = max(0, balance - WALLET_MINIMUM_LAMPORTS) // cost
+        kept = kept_lamports(self.settings.floor_balance_lamports)
+        rounds = max(0, balance - kept) // cost
         text = (
             f"{format_sol(balance)}, enough for {rounds:,} rounds "
             f"({format_sol(cost)} each for rent and fees)"
@@ -211,7 +213,7 @@ async def _endpoint(settings: Settings, url: str) -> tuple[Check, int]:
             return failed(name, error.message, fix), 0
         ms = min(took_ms, again_ms)  # the first call also connects
         cluster = CLUSTER_OF.get(genesis)
-        if genesis != (NETWORKS[network].genesis or genesis) or (network == "localnet" and cluster):
+        if genesis != (CLUSTERS[network].genesis or genesis) or (network == "localnet" and cluster):
             return failed(
                 name,
                 f"{rpc.host} serves {cluster or 'another network'}, not {network}",

@@ -17,7 +17,7 @@ from decloud_trainer.errors import DecloudError
 from decloud_trainer.ipfs.cid import Cid
 from decloud_trainer.ipfs.gateway import Patience
 from decloud_trainer.ipfs.gateways import Gateways
-from decloud_trainer.ipfs.pins import PinService
+from decloud_trainer.ipfs.uploads import PinService, Upload
 from decloud_trainer.services import pin_services_of, services
 from decloud_trainer.settings import Settings
 
@@ -96,7 +96,7 @@ def _upload(service: PinService) -> None:
     with tempfile.TemporaryDirectory(prefix="decloud-doctor-") as folder:
         path = Path(folder) / "hello.txt"
         path.write_bytes(HELLO)
-        service.pin(path, "decloud-trainer doctor")
+        service.pin(Upload(path, "decloud-trainer doctor"))
 
 
 async def gateway_checks(settings: Settings, cid: str | None) -> list[Check]:

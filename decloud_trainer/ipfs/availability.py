@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from decloud_trainer.errors import GatewayError
@@ -39,7 +40,7 @@ def wait_until_delivered(
             now = time.monotonic()
             for url in urls:
                 if url not in race.running and due[url] <= now:
-                    race.start(url, lambda url=url: _delivers(url, cid, path, stop, settled))  # type: ignore[misc]
+                    race.start(url, partial(_delivers, url, cid, path, stop, settled))
             ended = race.wait(min(_LOOK_S, max(until - now, 0.001)))
             if ended is not None:
                 url, outcome = ended

@@ -6,16 +6,15 @@ The node keeps the content and offers it to the network for as long as it runs.
 from __future__ import annotations
 
 import json
-import threading
-from pathlib import Path
 from urllib.parse import quote
 
 from decloud_trainer.errors import DecloudError, PinError, PinRefused
 from decloud_trainer.ipfs.http import check_base_url
 from decloud_trainer.ipfs.uploads import (
-    UPLOAD_READ_S,
     Multipart,
     PinClient,
+    PinService,
+    Upload,
     Usage,
     check_secret,
     parts_of,
@@ -26,7 +25,7 @@ _CONNECT_TO_S = 10.0  # how long the node may try to reach one other node
 _MAX_ADDRESSES, _MAX_ADDRESS_LENGTH = 20, 256  # what the Pinning Service API takes as origins
 
 
-class Kubo:
+class Kubo(PinService):
     """A Kubo node by its RPC API, usually at ``http://127.0.0.1:5001``."""
 
     name = "Kubo"
@@ -43,7 +42,7 @@ class Kubo:
         return f"Kubo({self._url!r})"
 
     def check(self) -> None:
-        """Is there a node, and does it let us in? Raises PinRefused, PinError."""
+        """Is there a node, and does it let us in?"""
         answer = self._client.call("POST", f"{self._url}/version")
         if not isinstance(answer.get("Version"), str):
             raise PinRefused(
@@ -51,50 +50,31 @@ class Kubo:
                 hint="its address is in `ipfs config Addresses.API`; the gateway's port is another",
             )
 
-    def usage(self) -> Usage | None:
-        """The size of the node's repository; None where it doesn't tell. Raises PinError."""
-        try:
-            answer = self._client.call("POST", f"{self._url}/repo/stat?size-only=true")
-            return Usage(None, int(answer["RepoSize"]))
-        except (PinRefused, KeyError, TypeError, ValueError):
-            return None
-
-    def confirms(self, cid: str) -> bool:
-        """Whether the node says that it has this content pinned with all that is below it."""
-        try:
-            answer = self._client.call(
-                "POST", f"{self._url}/pin/ls?type=recursive&arg={quote(cid)}"
-            )
-        except DecloudError:
-            return False  # it answers 500 for what isn't pinned
-        keys = answer.get("Keys")
-        return isinstance(keys, dict) and cid in keys
-
-    def pin(
-        self,
-        path: Path,
-        name: str,
-        *,
-        stop: threading.Event | None = None,
-        answer_s: float = UPLOAD_READ_S,
-    ) -> str:
-        """Add a file or folder to the node and pin it there; its verified CID.
+    def pin(self, upload: Upload) -> str:
+        """Add it to the node and pin it there.
 
         How files are cut is left to the node's own settings, except for the CID's version: its
         usual ways can be verified here. A node has no names for pins that all its versions know,
-        so `name` isn't sent.
-
-        Raises:
-            PinRefused: the node doesn't let us in, or the content can't be sent.
-            PinError: retryable; no node answers, or it failed or answered nonsense.
+        so the upload's name isn't sent.
         """
         # Slashes and all else in a name must be escaped: the node decodes it.
-        files = [(quote(inner, safe=""), file) for inner, file in parts_of(path)]
+        files = [(quote(inner, safe=""), file) for inner, file in parts_of(upload.path)]
+        body = Multipart({}, files, upload.stop)
         query = "cid-version=1&raw-leaves=true&pin=true&progress=false"
-        text = self._client.text(
-            "POST", f"{self._url}/add?{query}", Multipart({}, files, stop), answer_s=answer_s
-        )
-        return verified(self._root(text), path)
+        url = f"{self._url}/add?{query}"
+        text = self._client.text("POST", url, body, answer_s=upload.answer_s)
+        return verified(self._root(text), upload.path)
+
+    def _held(self) -> Usage:
+        """The size of the node's repository."""
+        answer = self._client.call("POST", f"{self._url}/repo/stat?size-only=true")
+        return Usage(None, int(answer["RepoSize"]))
+
+    def _lists(self, cid: str) -> bool:
+        """Pinned with all that is below it; the node answers 500 for what isn't."""
+        answer = self._client.call("POST", f"{self._url}/pin/ls?type=recursive&arg={quote(cid)}")
+        keys = answer.get("Keys")
+        return isinstance(keys, dict) and cid in keys
 
     def _root(self, text: str) -> object:
         """The CID in the last of the answer's lines: each line tells of one file or folder."""

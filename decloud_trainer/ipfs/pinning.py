@@ -7,18 +7,16 @@ The service's CID is checked against the local content before anyone gets to see
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from decloud_trainer.errors import DecloudError, PinRefused
 from decloud_trainer.ipfs.http import check_base_url
 from decloud_trainer.ipfs.uploads import (
-    UPLOAD_READ_S,
     Multipart,
     PinClient,
+    PinService,
+    Upload,
     Usage,
     check_secret,
     parts_of,
@@ -29,66 +27,38 @@ API_URL = "https://api.pinata.cloud"
 UPLOAD_URL = "https://uploads.pinata.cloud"
 
 
-class PinataV3:
-    """Pinata with a JWT. Files go the V3 way, folders (which V3 doesn't take) the older way."""
+class _Pinata(PinService):
+    """The older interface, which takes both kinds of credentials."""
 
-    name = "Pinata"
-
-    def __init__(self, jwt: str, *, api_url: str = API_URL, upload_url: str = UPLOAD_URL) -> None:
-        token = check_secret(jwt, "pinata_jwt")
-        headers = {"Authorization": f"Bearer {token}"}
+    def __init__(self, client: PinClient, api_url: str) -> None:
+        self._client = client
         self._api_url = check_base_url(api_url, "the pin service")
-        self._upload_url = check_base_url(upload_url, "the pin service's uploads")
-        self._client = PinClient(headers, (token,), "pinata_jwt")
-
-    def __repr__(self) -> str:
-        return f"PinataV3(jwt=***, upload_url={self._upload_url!r})"
 
     def check(self) -> None:
-        """Try the credentials; raises PinRefused, PinError."""
-        _check(self._client, self._api_url)
+        self._get("data/testAuthentication")
 
-    def usage(self) -> Usage | None:
-        """What the account holds; None where the key may not ask. Raises PinError."""
-        return _usage(self._client, self._api_url)
+    def pin(self, upload: Upload) -> str:
+        fields = {
+            "pinataOptions": json.dumps({"cidVersion": 1, "wrapWithDirectory": False}),
+            "pinataMetadata": json.dumps({"name": upload.name}),
+        }
+        answer = self._send(f"{self._api_url}/pinning/pinFileToIPFS", fields, upload)
+        return verified(answer.get("IpfsHash"), upload.path)
 
-    def confirms(self, cid: str) -> bool:
-        """Whether the service says that it has this content pinned, publicly."""
-        try:
-            url = f"{self._api_url}/v3/files/public?cid={quote(cid)}"
-            data = self._client.call("GET", url).get("data")
-        except DecloudError:
-            return False  # it doesn't answer, or the key may not ask: no confirmation
-        return cid in _values(data.get("files") if isinstance(data, Mapping) else None, "cid")
+    def _held(self) -> Usage:
+        answer = self._get("data/userPinnedDataTotal")
+        return Usage(int(answer["pin_count"]), int(answer["pin_size_total"]))
 
-    def pin(
-        self,
-        path: Path,
-        name: str,
-        *,
-        stop: threading.Event | None = None,
-        answer_s: float = UPLOAD_READ_S,
-    ) -> str:
-        """Pin a file or folder publicly under a name for people; its verified CID.
+    def _get(self, path: str) -> dict[str, Any]:
+        return self._client.call("GET", f"{self._api_url}/{path}")
 
-        Setting `stop` from another thread ends an upload soon, with a PinError. The service may
-        be silent for `answer_s`; the upload itself may take as long as bytes advance.
-
-        Raises:
-            PinRefused: the credentials, or this upload, are not accepted.
-            PinError: retryable; the service can't be reached, is busy, or answers nonsense.
-        """
-        if path.is_dir():
-            return _pin_legacy(self._client, self._api_url, path, name, stop, answer_s)
-        fields = {"network": "public", "name": name, "cid_version": "v1"}
-        body = Multipart(fields, [(path.name, path)], stop)
-        url = f"{self._upload_url}/v3/files"
-        data = self._client.call("POST", url, body, answer_s=answer_s).get("data")
-        return verified(data.get("cid") if isinstance(data, dict) else None, path)
+    def _send(self, url: str, fields: Mapping[str, str], upload: Upload) -> dict[str, Any]:
+        body = Multipart(fields, parts_of(upload.path), upload.stop)
+        return self._client.call("POST", url, body, answer_s=upload.answer_s)
 
 
-class PinataLegacy:
-    """Pinata with API key and secret: the older interface, for files and folders."""
+class PinataLegacy(_Pinata):
+    """Pinata with API key and secret."""
 
     name = "Pinata (API key)"
 
@@ -96,68 +66,41 @@ class PinataLegacy:
         key = check_secret(key, "pinata_api_key")
         secret = check_secret(secret, "pinata_secret_key")
         headers = {"pinata_api_key": key, "pinata_secret_api_key": secret}
-        self._api_url = check_base_url(api_url, "the pin service")
         names = "pinata_api_key and pinata_secret_key"
-        self._client = PinClient(headers, (key, secret), names)
+        super().__init__(PinClient(headers, (key, secret), names), api_url)
 
     def __repr__(self) -> str:
         return f"PinataLegacy(key=***, secret=***, api_url={self._api_url!r})"
 
-    def check(self) -> None:
-        """Try the credentials; raises PinRefused, PinError."""
-        _check(self._client, self._api_url)
-
-    def usage(self) -> Usage | None:
-        """What the account holds; None where the key may not ask. Raises PinError."""
-        return _usage(self._client, self._api_url)
-
-    def confirms(self, cid: str) -> bool:
-        """As `PinataV3.confirms`."""
-        try:
-            url = f"{self._api_url}/data/pinList?status=pinned&hashContains={quote(cid)}"
-            return cid in _values(self._client.call("GET", url).get("rows"), "ipfs_pin_hash")
-        except DecloudError:
-            return False
-
-    def pin(
-        self,
-        path: Path,
-        name: str,
-        *,
-        stop: threading.Event | None = None,
-        answer_s: float = UPLOAD_READ_S,
-    ) -> str:
-        """As `PinataV3.pin`."""
-        return _pin_legacy(self._client, self._api_url, path, name, stop, answer_s)
+    def _lists(self, cid: str) -> bool:
+        rows = self._get(f"data/pinList?status=pinned&hashContains={quote(cid)}").get("rows")
+        return cid in _values(rows, "ipfs_pin_hash")
 
 
-def _check(client: PinClient, api_url: str) -> None:
-    client.call("GET", f"{api_url}/data/testAuthentication")
+class PinataV3(_Pinata):
+    """Pinata with a JWT. Files go the V3 way, folders (which V3 doesn't take) the older way."""
 
+    name = "Pinata"
 
-def _usage(client: PinClient, api_url: str) -> Usage | None:
-    try:
-        answer = client.call("GET", f"{api_url}/data/userPinnedDataTotal")
-        return Usage(int(answer["pin_count"]), int(answer["pin_size_total"]))
-    except (PinRefused, KeyError, TypeError, ValueError):
-        return None  # keys can be limited to uploads
+    def __init__(self, jwt: str, *, api_url: str = API_URL, upload_url: str = UPLOAD_URL) -> None:
+        token = check_secret(jwt, "pinata_jwt")
+        headers = {"Authorization": f"Bearer {token}"}
+        self._upload_url = check_base_url(upload_url, "the pin service's uploads")
+        super().__init__(PinClient(headers, (token,), "pinata_jwt"), api_url)
 
+    def __repr__(self) -> str:
+        return f"PinataV3(jwt=***, upload_url={self._upload_url!r})"
 
-def _pin_legacy(
-    client: PinClient,
-    api_url: str,
-    path: Path,
-    name: str,
-    stop: threading.Event | None,
-    answer_s: float,
-) -> str:
-    fields = {
-        "pinataOptions": json.dumps({"cidVersion": 1, "wrapWithDirectory": False}),
-        "pinataMetadata": json.dumps({"name": name}),
-    }
-    body = Multipart(fields, parts_of(path), stop)
-    url = f"{api_url}/pinning/pinFileToIPFS"
-    return verified(client.call("POST", url, body, answer_s=answer_s).get("IpfsHash"), path)
+    def pin(self, upload: Upload) -> str:
+        if upload.path.is_dir():
+            return super().pin(upload)
+        fields = {"network": "public", "name": upload.name, "cid_version": "v1"}
+        data = self._send(f"{self._upload_url}/v3/files", fields, upload).get("data")
+        return verified(data.get("cid") if isinstance(data, dict) else None, upload.path)
+
+    def _lists(self, cid: str) -> bool:
+        data = self._get(f"v3/files/public?cid={quote(cid)}").get("data")
+        return cid in _values(data.get("files") if isinstance(data, Mapping) else None, "cid")
 
 
 def _values(rows: object, name: str) -> list[Any]:

@@ -8,23 +8,21 @@ Source: the IPFS Pinning Service API specification, version 1.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from decloud_trainer.errors import DecloudError, PinError, PinRefused
+from decloud_trainer.errors import PinError, PinRefused
 from decloud_trainer.ipfs.http import check_base_url
 from decloud_trainer.ipfs.kubo import Kubo
-from decloud_trainer.ipfs.uploads import UPLOAD_READ_S, PinClient, Usage, check_secret
+from decloud_trainer.ipfs.uploads import PinClient, PinService, Upload, Usage, check_secret
 
 _LOOK_S, _LONGEST_LOOK_S = 0.1, 3.0  # between two looks at a pin's state: ever longer
 _MAX_NAME = 255
 
 
-class PinningApi:
+class PinningApi(PinService):
     """A pinning service at an address like ``https://api.example.com/psa``."""
 
     name = "pinning API"
@@ -42,47 +40,20 @@ class PinningApi:
         return f"PinningApi({self._url!r}, token=***, node={self._node!r})"
 
     def check(self) -> None:
-        """Try the credentials and the node; raises PinRefused, PinError."""
+        """Try the credentials and the node."""
         self._provider().check()
         self._client.call("GET", f"{self._url}/pins?limit=1")
 
-    def usage(self) -> Usage | None:
-        """How many pins there are; None where it isn't told. Raises PinError."""
-        try:
-            count = self._client.call("GET", f"{self._url}/pins?limit=1&status=pinned")["count"]
-            return Usage(int(count), None)
-        except (PinRefused, KeyError, TypeError, ValueError):
-            return None
-
-    def confirms(self, cid: str) -> bool:
-        """Whether the service says that it has this content pinned."""
-        try:
-            return any(_state(row, cid) == "pinned" for row in self._rows(cid, "pinned"))
-        except DecloudError:
-            return False
-
-    def pin(
-        self,
-        path: Path,
-        name: str,
-        *,
-        stop: threading.Event | None = None,
-        answer_s: float = UPLOAD_READ_S,
-    ) -> str:
-        """Add the content to our node and have the service pin it from there; its verified CID.
+    def pin(self, upload: Upload) -> str:
+        """Add the content to our node and have the service pin it from there.
 
         Only the state `pinned` counts; for that the service has `answer_s`. What it has begun
-        goes on after that, and the next try finds it.
-
-        Raises:
-            PinRefused: no node, or the credentials or this pin are not accepted.
-            PinError: retryable; not reached, not pinned in time, failed, or nonsense.
+        goes on after that, and the next try finds it. Without a node it is a PinRefused.
         """
-        stop = stop or threading.Event()
-        until = time.monotonic() + answer_s
+        until = time.monotonic() + upload.answer_s
         node = self._provider()
-        cid = node.pin(path, name, stop=stop, answer_s=answer_s)
-        status = self._request(node, cid, name)
+        cid = node.pin(upload)
+        status = self._request(node, cid, upload.name)
         node.connect(status.get("delegates"))
         pause_s = _LOOK_S
         while (state := _state(status, cid)) != "pinned":
@@ -90,13 +61,23 @@ class PinningApi:
                 said = self._client.printable(str(status.get("info") or state or "nothing usable"))
                 raise PinError(f"the pinning API did not pin {cid}: {said}")
             if time.monotonic() > until:
-                raise PinError(f"the pinning API has {cid} still {state} after {answer_s:.0f} s")
-            if stop.wait(pause_s):
+                raise PinError(
+                    f"the pinning API has {cid} still {state} after {upload.answer_s:.0f} s"
+                )
+            if upload.stop.wait(pause_s):
                 raise PinError("the upload was stopped")
             pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
             request = quote(str(status.get("requestid"))[:200], safe="")
             status = self._client.call("GET", f"{self._url}/pins/{request}")
         return cid
+
+    def _held(self) -> Usage:
+        """How many pins there are."""
+        answer = self._client.call("GET", f"{self._url}/pins?limit=1&status=pinned")
+        return Usage(int(answer["count"]), None)
+
+    def _lists(self, cid: str) -> bool:
+        return any(_state(row, cid) == "pinned" for row in self._rows(cid, "pinned"))
 
     def _request(self, node: Kubo, cid: str, name: str) -> dict[str, Any]:
         """The service's state of this pin, asked for now unless that was done before."""

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from decloud_trainer.errors import DecloudError, PinError, PinRefused
 from decloud_trainer.faultpoints import reach
@@ -16,42 +15,12 @@ from decloud_trainer.ipfs.availability import wait_until_delivered
 from decloud_trainer.ipfs.cid import Cid, is_content
 from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.transfer import Report
-from decloud_trainer.ipfs.uploads import UPLOAD_READ_S, Usage
+from decloud_trainer.ipfs.uploads import UPLOAD_READ_S, PinService, Upload
 
 log = logging.getLogger(__name__)
 
 # However little time is left, a service gets so much to answer.
 _LEAST_ANSWER_S = 5.0
-
-
-class PinService(Protocol):
-    """`PinataV3`, `PinataLegacy`, `PinningApi` or `Kubo`. All calls block."""
-
-    @property
-    def name(self) -> str: ...
-
-    def check(self) -> None:
-        """Try the credentials; raises PinRefused, PinError."""
-        ...
-
-    def usage(self) -> Usage | None: ...
-
-    def confirms(self, cid: str) -> bool:
-        """Whether the service itself says that this content is pinned there. Raises nothing."""
-        ...
-
-    def pin(
-        self,
-        path: Path,
-        name: str,
-        *,
-        stop: threading.Event | None = None,
-        answer_s: float = UPLOAD_READ_S,
-    ) -> str:
-        """The CID under which it is pinned, verified to be that of what lies at `path`.
-
-        Raises PinRefused, PinError."""
-        ...
 
 
 class IpfsPins:
@@ -147,7 +116,7 @@ class IpfsPins:
         is_new = not cid or not is_content(path, Cid.parse(cid))
         if is_new:
             reach("pin.begin")
-            cid = service.pin(path, name, stop=stop, answer_s=answer_s)
+            cid = service.pin(Upload(path, name, stop, answer_s))
             reach("pin.replied")
         if self._availability_s <= 0:
             return cid

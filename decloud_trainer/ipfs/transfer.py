@@ -54,7 +54,7 @@ class Transfer:
         is_final: the content's own blocks have proved that it isn't acceptable, so that no
             other gateway can help.
         truncations: how often bytes were thrown away.
-    first_byte_s: from the start to the first byte.
+        first_byte_s: from the start to the first byte.
     """
 
     cid: Cid

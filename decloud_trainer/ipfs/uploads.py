@@ -1,10 +1,12 @@
-"""What all pin services share: credentials, streamed uploads, errors, and the proof of a CID."""
+"""What all pin services share: their calls, credentials, streamed uploads, errors, and the proof of
+a CID."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,65 @@ class Usage:
 
     files: int | None
     bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is to be pinned.
+
+    Attributes:
+        path: a file or a folder.
+        name: for people.
+        stop: setting it from another thread ends the upload soon, with a PinError.
+        answer_s: how long the service may be silent; the upload itself may take as long as bytes
+            advance.
+    """
+
+    path: Path
+    name: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    answer_s: float = UPLOAD_READ_S
+
+
+class PinService(ABC):
+    """`PinataV3`, `PinataLegacy`, `PinningApi` or `Kubo`. All calls block."""
+
+    name: str
+
+    @abstractmethod
+    def check(self) -> None:
+        """Try the credentials; raises PinRefused, PinError."""
+
+    @abstractmethod
+    def pin(self, upload: Upload) -> str:
+        """The CID under which it is pinned for everybody, verified to be that of what lies here.
+
+        Raises:
+            PinRefused: the credentials, or this upload, are not accepted.
+            PinError: retryable; the service can't be reached, is busy, or answers nonsense.
+        """
+
+    def usage(self) -> Usage | None:
+        """What is held there; None where it isn't told, or the key may not ask. Raises PinError."""
+        try:
+            return self._held()
+        except (PinRefused, KeyError, TypeError, ValueError):
+            return None
+
+    def confirms(self, cid: str) -> bool:
+        """Whether the service itself says that this content is pinned there, for everybody."""
+        try:
+            return self._lists(cid)
+        except DecloudError:
+            return False  # it doesn't answer, or the key may not ask: no confirmation
+
+    @abstractmethod
+    def _held(self) -> Usage:
+        """See `usage`; an answer that isn't as it should be may raise as it does."""
+
+    @abstractmethod
+    def _lists(self, cid: str) -> bool:
+        """See `confirms`; raises PinRefused, PinError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +187,9 @@ class Multipart:
         self,
         fields: Mapping[str, str],
         files: Sequence[tuple[str, Path]],
-        stop: threading.Event | None,
+        stop: threading.Event,
     ) -> None:
-        self._stop = stop or threading.Event()
+        self._stop = stop
         self._boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
         self._fields = b"".join(

@@ -24,7 +24,8 @@ from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.kubo import Kubo
 from decloud_trainer.ipfs.pinning import PinataLegacy, PinataV3
 from decloud_trainer.ipfs.pinning_api import PinningApi
-from decloud_trainer.ipfs.pins import IpfsPins, PinService
+from decloud_trainer.ipfs.pins import IpfsPins
+from decloud_trainer.ipfs.uploads import PinService, Upload
 from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import PinStore
 from decloud_trainer.rounds.ports import Pins
@@ -192,7 +193,7 @@ async def test_a_service_confirms_what_it_has_and_nothing_else(
     """Before the pin, when it is down, and for a stranger there is no confirmation."""
     cid = str(file_cid(gradient, 1))
     assert not service(url).confirms(cid)
-    assert service(url).pin(gradient, "g") == cid
+    assert service(url).pin(Upload(gradient, "g")) == cid
     assert service(url).confirms(cid)
     assert not service(url, "wr0ng-secret").confirms(cid)
     faults.active.add("pin_down")

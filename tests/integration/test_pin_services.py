@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.kubo import Kubo
 from decloud_trainer.ipfs.pinning_api import PinningApi
 from decloud_trainer.ipfs.pins import IpfsPins
+from decloud_trainer.ipfs.uploads import Upload
 from decloud_trainer.localnet.pin_kubo import NODE_ADDRESS
 from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import PinStore
@@ -48,18 +48,11 @@ class Service:
     def confirms(self, cid: str) -> bool:
         return self.confirmed
 
-    def pin(
-        self,
-        path: Path,
-        name: str,
-        *,
-        stop: threading.Event | None = None,
-        answer_s: float = 0,
-    ) -> str:
+    def pin(self, upload: Upload) -> str:
         self.uploads += 1
         if self._error is not None:
             raise self._error
-        return str(file_cid(path))
+        return str(file_cid(upload.path))
 
 
 @pytest.fixture
@@ -212,7 +205,7 @@ def answering(answers: Answers) -> Iterator[str]:
 def test_a_node_that_proves_nothing_is_an_error(gradient: Path, told: str, match: str) -> None:
     """Only the CID of the very bytes that lie here counts as added."""
     with answering(lambda request, body: told) as url, pytest.raises(PinError, match=match):
-        Kubo(url).pin(gradient, "g")
+        Kubo(url).pin(Upload(gradient, "g"))
 
 
 def test_what_is_no_node_is_told(gradient: Path) -> None:
@@ -226,7 +219,7 @@ def test_what_is_no_node_is_told(gradient: Path) -> None:
 def test_a_pinning_api_without_a_node_says_so(gradient: Path) -> None:
     """It takes no uploads, so it is refused with the setting that is missing."""
     service = PinningApi(f"{NOBODY}/psa", TOKEN, None)
-    for call in (service.check, lambda: service.pin(gradient, "g")):
+    for call in (service.check, lambda: service.pin(Upload(gradient, "g"))):
         with pytest.raises(PinRefused, match="takes no uploads") as caught:
             call()
         assert "kubo_api_url" in caught.value.hint
@@ -255,7 +248,7 @@ def test_a_pinning_api_is_told_where_the_content_is(gradient: Path, gateway: str
         return {"requestid": "a/b", "status": state, "pin": {"cid": cid}, "delegates": ["/x", 7]}
 
     with answering(answers) as url:
-        assert PinningApi(url, TOKEN, Kubo(gateway)).pin(gradient, "g") == cid
+        assert PinningApi(url, TOKEN, Kubo(gateway)).pin(Upload(gradient, "g")) == cid
     assert asked == [
         ("GET", "/pins"),
         ("POST", "/pins"),
@@ -289,5 +282,5 @@ def test_a_pinning_api_that_does_not_pin_is_an_error(
         return {"requestid": "1", "pin": {"cid": cid}} | told
 
     with answering(answers) as url, pytest.raises(PinError, match=match) as caught:
-        PinningApi(url, TOKEN, Kubo(gateway)).pin(gradient, "g", answer_s=0.3)
+        PinningApi(url, TOKEN, Kubo(gateway)).pin(Upload(gradient, "g", answer_s=0.3))
     assert TOKEN not in str(caught.value)

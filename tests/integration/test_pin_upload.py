@@ -17,6 +17,7 @@ from loopback import serve
 from decloud_trainer.errors import DecloudError, PinError, PinRefused, SettingsError
 from decloud_trainer.ipfs.cid import V1_2025, Cid, Codec, build_file, file_cid
 from decloud_trainer.ipfs.pinning import PinataLegacy, PinataV3
+from decloud_trainer.ipfs.uploads import Upload
 from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import PinStore
 
@@ -76,7 +77,7 @@ def test_refusals_and_passing_failures_are_told_apart(
     """What may pass is retryable, what won't is not; the service's words are told without ours."""
     said = {"error": {"reason": "REASON", "details": f"bad token {JWT}\x1b[31m"}}
     with pytest.raises(kind, match=f"{status}: REASON") as caught:
-        service(answering(status, said)).pin(gradient, "g")
+        service(answering(status, said)).pin(Upload(gradient, "g"))
     assert type(caught.value) is kind
     assert JWT not in f"{caught.value} {caught.value.hint} {caught.value!r}"
     assert "\x1b" not in str(caught.value)
@@ -101,7 +102,7 @@ def test_answers_that_prove_nothing_are_errors(
 ) -> None:
     """Only the CID of the very bytes that lie here counts as pinned."""
     with pytest.raises(PinError):
-        service(answering(200, text=text)).pin(gradient, "g")
+        service(answering(200, text=text)).pin(Upload(gradient, "g"))
 
 
 def test_other_known_ways_to_cut_a_file_are_accepted(
@@ -111,7 +112,7 @@ def test_other_known_ways_to_cut_a_file_are_accepted(
     with gradient.open("rb") as file:
         cid = str(build_file(file, V1_2025).cid)
     assert cid != str(file_cid(gradient, 1))
-    assert service(answering(201, {"data": {"cid": cid}})).pin(gradient, "g") == cid
+    assert service(answering(201, {"data": {"cid": cid}})).pin(Upload(gradient, "g")) == cid
 
 
 def test_uploads_stream_from_disk(service: Callable[[Handler], PinataV3], tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_uploads_stream_from_disk(service: Callable[[Handler], PinataV3], tmp_pa
 
     pinata = service(count)
     tracemalloc.start()
-    pinata.pin(path, "large")
+    pinata.pin(Upload(path, "large"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seen["announced"] == seen["received"] > 40_000_000
@@ -140,7 +141,7 @@ def test_uploads_stream_from_disk(service: Callable[[Handler], PinataV3], tmp_pa
 def test_pins_are_always_public_and_named(tmp_path: Path, gradient: Path) -> None:
     """Both services record the name, and content is on the gateway at once."""
     with serve(make_pin_app(PinStore(tmp_path / "pins"))) as url:
-        PinataV3("localnet-jwt", api_url=url, upload_url=url).pin(gradient, "round_7 ünï")
+        PinataV3("localnet-jwt", api_url=url, upload_url=url).pin(Upload(gradient, "round_7 ünï"))
         cid = str(file_cid(gradient))
         assert requests.get(f"{url}/ipfs/{cid}", timeout=5).content == gradient.read_bytes()
         headers = {"Authorization": "Bearer localnet-jwt"}
@@ -164,7 +165,7 @@ def test_the_jwt_follows_no_redirect(tmp_path: Path, gradient: Path) -> None:
     other.router.add_route("*", "/{path:.*}", thief)
     app.router.add_route("*", "/{path:.*}", redirect)
     with serve(other) as there, serve(app) as url, pytest.raises(PinRefused, match="307"):
-        PinataV3(JWT, api_url=url, upload_url=url).pin(gradient, "g")
+        PinataV3(JWT, api_url=url, upload_url=url).pin(Upload(gradient, "g"))
     assert stolen == []
 
 
@@ -200,7 +201,7 @@ def test_an_upload_can_be_stopped(service: Callable[[Handler], PinataV3], tmp_pa
         return web.json_response({})
 
     with pytest.raises(PinError, match="stopped"):
-        service(receive).pin(path, "g", stop=stop)
+        service(receive).pin(Upload(path, "g", stop=stop))
     assert received < 100_000_000
 
 
@@ -208,7 +209,7 @@ def test_nobody_there_is_worth_another_try(gradient: Path) -> None:
     """A refused connection is a PinError without a traceback's worth of text."""
     dead = "http://127.0.0.1:1"
     with pytest.raises(PinError, match="connection failed"):
-        PinataLegacy("k", "s", api_url=dead).pin(gradient, "g")
+        PinataLegacy("k", "s", api_url=dead).pin(Upload(gradient, "g"))
     with pytest.raises(PinError, match="connection failed"):
         PinataV3(JWT, api_url=dead, upload_url=dead).check()
 
@@ -217,11 +218,11 @@ def test_what_cannot_be_read_or_pinned_is_refused(tmp_path: Path) -> None:
     """Missing files, and folders with links in them, fail before anything is sent."""
     pinata = PinataLegacy("k", "s", api_url="http://127.0.0.1:1")
     with pytest.raises(PinRefused, match="can't read"):
-        pinata.pin(tmp_path / "missing", "g")
+        pinata.pin(Upload(tmp_path / "missing", "g"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to("/etc/passwd")
     with pytest.raises(PinRefused, match="neither a file nor a folder"):
-        pinata.pin(tmp_path / "folder", "g")
+        pinata.pin(Upload(tmp_path / "folder", "g"))
 
 
 @pytest.mark.parametrize("bad", ["", "  ", "two words", "line\nbreak", "ümlaut", "a\x00b"])
@@ -245,4 +246,4 @@ def test_raw_blocks_verify_in_whatever_size(
 ) -> None:
     """A service that keeps a file as one raw block answers a CID that verifies as well."""
     cid = str(Cid.of_block(gradient.read_bytes(), Codec.RAW, 1))
-    assert service(answering(200, {"data": {"cid": cid}})).pin(gradient, "g") == cid
+    assert service(answering(200, {"data": {"cid": cid}})).pin(Upload(gradient, "g")) == cid

@@ -11,6 +11,7 @@ from typing import Any
 from decloud_trainer.errors import ContentMismatch, NetworkError
 from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.pinning import PinataV3
+from decloud_trainer.ipfs.uploads import Upload
 
 ATTEMPTS = 5
 PAUSE_S = 0.5
@@ -52,4 +53,4 @@ class Content:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(content)
-            return service.pin(path, name)
+            return service.pin(Upload(path, name))
