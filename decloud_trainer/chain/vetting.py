@@ -19,13 +19,13 @@ from solders.system_program import TransferParams, transfer
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.codec import Idl, InstructionLayout
+from decloud_trainer.chain.rpc import MAX_UNITS
 from decloud_trainer.errors import LayoutError, SpendingRefused
 from decloud_trainer.rounds.model import Action, ActionKind
 
 FEE_PER_SIGNATURE_LAMPORTS: Final = 5000
 COMPUTE_BUDGET: Final = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
 _UNIT_LIMIT, _UNIT_PRICE = 2, 3  # the first byte of its instructions that we know
-_MOST_UNITS: Final = 1_400_000
 _NAMES: Final = {
     ActionKind.JOIN: "join_round",
     ActionKind.SUBMIT: "submit_gradients",
@@ -93,7 +93,7 @@ def fee_of(message: Message) -> int:
 
 def _priority(budget: Mapping[int, int]) -> int:
     """Lamports, from the first bytes of compute budget instructions and their values."""
-    units = budget.get(_UNIT_LIMIT, _MOST_UNITS)
+    units = budget.get(_UNIT_LIMIT, MAX_UNITS)
     return -(-units * budget.get(_UNIT_PRICE, 0) // 1_000_000)
 
 

@@ -33,8 +33,8 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "%s: connecting anew, reading everything again": "clock.jumped",
         "the chain's clock can't be read: %s": "clock.unread",
     },
-    "chain.endpoints": {
-        "%s; trying again": "rpc.retry",
+    "chain.endpoints": {"%s; trying again": "rpc.retry"},
+    "chain.pool": {
         "%s": "rpc.foreign",
         "%s is %d slots behind the others and is not used": "rpc.behind",
         "%s: %s": "rpc.probe_failed",

@@ -11,8 +11,8 @@ from localchain import FAST, SOL, LocalChain, local_chain, until
 from solders.signature import Signature
 
 from decloud_trainer.chain.client import SolanaChain
-from decloud_trainer.chain.endpoints import Use
 from decloud_trainer.chain.generation import Generation
+from decloud_trainer.chain.pool import Use
 from decloud_trainer.chain.rpc import Rpc
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.chain.watch import RoundWatch, WatchPace

@@ -14,7 +14,8 @@ from aiohttp import web
 from solders.pubkey import Pubkey
 
 from decloud_trainer.chain import jsonrpc
-from decloud_trainer.chain.rpc import NETWORKS, Failure, Rpc
+from decloud_trainer.chain.clusters import CLUSTERS
+from decloud_trainer.chain.rpc import Failure, Rpc
 from decloud_trainer.errors import RpcError, SettingsError
 
 KEY = Pubkey.from_bytes(bytes(range(1, 33)))
@@ -231,7 +232,7 @@ async def test_the_endpoints_url_is_never_shown(caplog: pytest.LogCaptureFixture
 
 def test_the_known_networks_have_their_public_endpoints() -> None:
     """The four names and where they lead."""
-    assert {name: (n.rpc_url, n.ws_url) for name, n in NETWORKS.items()} == {
+    assert {name: (n.rpc_url, n.ws_url) for name, n in CLUSTERS.items()} == {
         "localnet": ("http://127.0.0.1:8899", "ws://127.0.0.1:8900"),
         "devnet": ("https://api.devnet.solana.com", "wss://api.devnet.solana.com"),
         "testnet": ("https://api.testnet.solana.com", "wss://api.testnet.solana.com"),
@@ -240,4 +241,3 @@ def test_the_known_networks_have_their_public_endpoints() -> None:
             "wss://api.mainnet-beta.solana.com",
         ),
     }
-    assert all(n.name == name for name, n in NETWORKS.items())
