@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "decloud_trainer"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("faultpoints",),
-    ("files", "masking", "names", "money"),
+    ("files", "masking", "names", "money", "retryafter"),
     ("kinds", "migration"),
     ("settings",),
     ("config", "presets"),

@@ -15,8 +15,6 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +22,7 @@ from solana.exceptions import SolanaRpcException
 from solana.rpc.async_api import AsyncClient
 
 from decloud_trainer.errors import RpcError, SettingsError
+from decloud_trainer.retryafter import retry_after_s
 
 try:  # the HTTP library of the newer solana-py, and of 0.36
     import httpx2 as httpx
@@ -130,7 +129,7 @@ class Endpoint:
                     "your own",
                     code=TOO_MANY_REQUESTS,
                 ),
-                _retry_after(response.headers.get("retry-after", "")),
+                retry_after_s(response.headers.get("retry-after", "")),
             )
         else:
             what = f"HTTP {response.status_code}"
@@ -139,19 +138,6 @@ class Endpoint:
                 f"{self.host} failed at {method}: {what}", hint="check rpc_url and the network"
             )
         )
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds from a Retry-After header, which holds them or a date; None if it holds neither."""
-    if text.isdecimal():
-        return float(text[:9])
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max((until - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 class _Request:

@@ -17,9 +17,9 @@ from decloud_trainer.ipfs.http import (
     is_permitted,
     open_session,
     read_chunks,
-    retry_after_s,
     translated,
 )
+from decloud_trainer.retryafter import retry_after_s
 
 _MAX_REDIRECTS = 5
 _MAX_LENGTH_DIGITS = 20  # Python refuses to read numbers of thousands of digits
@@ -105,7 +105,7 @@ class Gateway:
                 url = self._redirected(url, response, redirects)
             elif response.status_code in (429, 503) and waits < _MAX_WAITS:
                 waits += 1
-                asked_s = retry_after_s(response)
+                asked_s = retry_after_s(response.headers.get("Retry-After", ""))
                 if asked_s is None or asked_s > self._patience.wait_s:
                     return response
                 response.close()
@@ -130,6 +130,8 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """What a gateway answered; its body is read once."""
+
     response: requests.Response
     gateway: Gateway
 
@@ -165,6 +167,7 @@ class Answer:
 
     @property
     def length(self) -> int | None:
+        """Bytes of the body, as it says."""
         text = self.response.headers.get("Content-Length", "")
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_LENGTH_DIGITS
         return int(text) if is_number else None

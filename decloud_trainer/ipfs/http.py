@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import ipaddress
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -111,15 +109,3 @@ def read_chunks(response: requests.Response) -> Iterator[bytes]:
     """
     while chunk := response.raw.read1(_READ_BYTES, decode_content=False):
         yield chunk
-
-
-def retry_after_s(response: requests.Response) -> float | None:
-    """Seconds that the server asks us to wait, from either form of the header."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdecimal():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(moment.timestamp() - time.time(), 0.0)

@@ -6,18 +6,14 @@ import asyncio
 import os
 import random
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-import requests
 from aiohttp import web
 from loopback import serve
 
 from decloud_trainer.ipfs.cid import file_cid
 from decloud_trainer.ipfs.gateways import Gateways
-from decloud_trainer.ipfs.http import retry_after_s
 from decloud_trainer.ipfs.pins import IpfsPins
 
 
@@ -52,28 +48,3 @@ def test_a_cancelled_fetch_leaves_no_thread_behind(tmp_path: Path) -> None:
         asyncio.run(run(url))  # closing the loop waits for its threads
         assert time.monotonic() - began < 2
     assert os.listdir(folder) == []
-
-
-def test_retry_after_is_read_in_both_forms() -> None:
-    """Servers ask for seconds or name a moment."""
-
-    def asked_for(header: str) -> float | None:
-        response = requests.Response()
-        response.headers["Retry-After"] = header
-        return retry_after_s(response)
-
-    now = datetime.now(UTC)
-    in_an_hour = asked_for(format_datetime(now + timedelta(hours=1), usegmt=True))
-    assert asked_for("0") == 0
-    assert asked_for("120") == 120
-    assert in_an_hour is not None
-    assert 3500 <= in_an_hour <= 3601
-    assert asked_for(format_datetime(now - timedelta(hours=1), usegmt=True)) == 0
-
-
-@pytest.mark.parametrize("header", ["", "soon", "-5", "1e3", "²"])
-def test_an_unreadable_retry_after_is_none(header: str) -> None:
-    """Nonsense is no promise."""
-    response = requests.Response()
-    response.headers["Retry-After"] = header
-    assert retry_after_s(response) is None
