@@ -182,16 +182,15 @@ def update(changes: Mapping[str, Any], *, path: Path | None = None) -> None:
             if isinstance(shown, dict) and shown:
                 shown = _present_pairs(content, row, path) | shown
             content[row.setting.key] = shown
-        _check_rewards(
-            *(parse(key, content.get(key) or 0, str(path)) for key in ("min_reward", "max_reward"))
-        )
+        _check_rewards(*(_amount(content, key, path) for key in ("min_reward", "max_reward")))
         _check_float(*(_amount(content, key, path) for key in ("sweep_above", "floor_balance")))
         _write(path, content)
 
 
 def _amount(content: Mapping[str, Any], key: str, path: Path) -> int:
     """Lamports, as they stand in the file or by default."""
-    found: int = parse(key, content[key], str(path)) if key in content else TABLE[key].default
+    value = content.get(key)
+    found: int = TABLE[key].default if value is None else parse(key, value, str(path))
     return found
 
 

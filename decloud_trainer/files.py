@@ -33,6 +33,11 @@ def home_dir() -> Path:
     return Path(override).expanduser().resolve() if override else Path.home() / f".{APP}"
 
 
+def new_wallet_path() -> Path:
+    """Where a new key goes unless told otherwise."""
+    return home_dir() / "wallet.json"
+
+
 def cache_dir() -> Path:
     """What can be fetched or computed again. ``DECLOUD_HOME`` moves it along."""
     if os.environ.get("DECLOUD_HOME"):
@@ -170,7 +175,7 @@ def _is_another_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # another user's
     return True
 
 

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,6 +30,15 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")
     return value.strip()
+
+
+def _path(value: Any) -> str:
+    text = _text(value)
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("must not begin with the name of a user who isn't here") from None
+    return text
 
 
 def _url_of(*schemes: str) -> Callable[[Any], str]:
@@ -196,11 +206,16 @@ def _pairs(value: Any) -> dict[str, str]:
     return {_name(name): target.strip() for name, target in value.items()}
 
 
+def _paths(value: Any) -> dict[str, str]:
+    return {name: _path(place) for name, place in _pairs(value).items()}
+
+
 def _mappings(value: Any) -> dict[str, str]:
     return {name: _name(target) for name, target in _pairs(value).items()}
 
 
 TEXT = Kind(_text)
+PATH = Kind(_path)
 ADDRESS = Kind(_address)
 WORDS = Kind(_words, shlex.join)
 URL = Kind(_url)
@@ -211,4 +226,4 @@ DATASETS = Kind(_datasets, list)
 URLS = Kind(_urls_by(_url), list)
 WS_URLS = Kind(_urls_by(_ws_url), list)
 MAPPINGS = Kind(_mappings, dict)
-PATHS = Kind(_pairs, dict)
+PATHS = Kind(_paths, dict)

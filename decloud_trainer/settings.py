@@ -15,6 +15,7 @@ from decloud_trainer.kinds import (
     DATASETS,
     FLAG,
     MAPPINGS,
+    PATH,
     PATHS,
     SOL,
     TEXT,
@@ -96,10 +97,12 @@ class Settings:
         env=("DECLOUD_PRIVATE_KEY", "SOLANA_PRIVATE_KEY"),
     )
     keypair_path: str = _setting(
-        "~/.config/solana/id.json", TEXT, "Path of the Solana CLI's keypair file"
+        "~/.config/solana/id.json",
+        PATH,
+        "Path of the Solana CLI's keypair file, or of an encrypted wallet",
     )
     passphrase_file: str = _setting(
-        "", TEXT, "File with the passphrase of an encrypted wallet; empty: none"
+        "", PATH, "File with the passphrase of an encrypted wallet; empty: none"
     )
 
     datasets: tuple[str, ...] = _setting((), DATASETS, "Datasets to accept; empty: any trainable")
@@ -121,7 +124,7 @@ class Settings:
     )
     dataset_paths: dict[str, str] = _setting({}, PATHS, "Dataset to the folder that holds it")
     tokenizer_path: str = _setting(
-        "", TEXT, "Folder of the tokenizer for BERT and DistilBERT models; empty: none"
+        "", PATH, "Folder of the tokenizer for BERT and DistilBERT models; empty: none"
     )
     dataset_cache_gb: float = _setting(
         10.0, number(0, 100_000), "Disk space for decoded datasets in GB; 0: unlimited"

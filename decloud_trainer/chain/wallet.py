@@ -118,7 +118,7 @@ def find_wallet(
             return Wallet(_parse_key(environ[name], name), f"environment {name}")
     if private_key.strip():
         return Wallet(_parse_key(private_key, "the setting private_key"), "setting private_key")
-    if keypair_path and Path(keypair_path).expanduser().exists():
+    if keypair_path and _is_there(Path(keypair_path).expanduser()):
         return read_key_file(Path(keypair_path))
     looked = f": {keypair_path} doesn't exist" if keypair_path else ""
     raise WalletError(
@@ -127,6 +127,16 @@ def find_wallet(
         "`decloud-trainer config --set keypair_path=~/my-wallet.json`, "
         "or set DECLOUD_PRIVATE_KEY",
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass  # reading it says what is wrong
+    return True
 
 
 def load_wallet(
@@ -179,18 +189,6 @@ def read_key_file(path: Path, *, option: bool = False) -> FoundWallet:
     if keystore.is_sealed(text):
         return LockedWallet(keystore.parse(text, f"the wallet {path}"), source, warnings)
     return Wallet(_parse_key(text, f"the keypair file {path}"), source, warnings)
-
-
-def read_keypair_file(path: Path, *, option: bool = False) -> Wallet:
-    """The wallet of a key file that isn't encrypted.
-
-    Raises:
-        WalletError: as in `read_key_file`; or it is encrypted.
-    """
-    found = read_key_file(path, option=option)
-    if isinstance(found, LockedWallet):
-        raise WalletError(f"{found.source} is encrypted", hint="it needs its passphrase here")
-    return found
 
 
 def create_keypair_file(path: Path, passphrase: str = "") -> Wallet:

@@ -13,7 +13,7 @@ from typing import Any
 from decloud_trainer import data
 from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import config_path
-from decloud_trainer.files import cache_dir, home_dir
+from decloud_trainer.files import cache_dir, home_dir, new_wallet_path
 from decloud_trainer.jobs.alone import run_alone
 from decloud_trainer.settings import Settings
 from decloud_trainer.wiring import home_is_held, worker_of
@@ -51,7 +51,7 @@ def modes_check(settings: Settings, keypair: str | None) -> Check:
     if not home.exists():
         return warned("file modes", f"{home} isn't there yet", "decloud-trainer setup")
     key_file = Path(keypair or settings.keypair_path).expanduser()
-    keys = [config_path(), home / "config.json.backup", home / "wallet.json", key_file]
+    keys = [config_path(), home / "config.json.backup", new_wallet_path(), key_file]
     if settings.passphrase_file:
         keys.append(Path(settings.passphrase_file).expanduser())
     open_keys = [path for path in dict.fromkeys(keys) if _is_open(path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -251,7 +252,7 @@ def _check(changes: Mapping[str, Any], force: bool) -> None:
 
         load_wallet(environ={}, private_key=changes["private_key"])
     path = changes.get("keypair_path")
-    if path and not Path(path).expanduser().exists():
+    if path and not os.path.exists(Path(path).expanduser()):
         click.echo(f"note: there is no file {path}", err=True)
     if changes.get("dataset_mappings"):
         _check_targets(changes, force)
@@ -310,8 +311,9 @@ def _checked_path(text: str, force: bool) -> tuple[str, str]:
 
     name, path = _pair(text, "--add-path")
     path = absolute(path)
+    settings_file.parse("dataset_paths", {name: path}, "--add-path")
     try:
-        if not Path(path).expanduser().exists():
+        if not os.path.exists(Path(path).expanduser()):
             raise DatasetUnavailable(f"Dataset not found: {path} doesn't exist")
         click.echo(f"{name}: {describe_data_folder(path)}", err=True)
     except DatasetUnavailable as error:

@@ -21,11 +21,10 @@ from decloud_trainer.cli.setup_questions import (
     Answers,
     ask_all,
     fitting_preset,
-    new_wallet_path,
 )
 from decloud_trainer.cli.setup_report import report
 from decloud_trainer.errors import SettingsError, WalletError
-from decloud_trainer.files import absolute, home_dir, make_private_dir
+from decloud_trainer.files import absolute, home_dir, make_private_dir, new_wallet_path
 from decloud_trainer.settings import NETWORKS, Settings
 
 EPILOG = """\b
@@ -132,12 +131,17 @@ def setup(
 def _secrets_from_stdin() -> dict[str, str]:
     try:
         values = json.loads(sys.stdin.read(65_536))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None  # the parser's message could repeat a key
     if not isinstance(values, dict) or not set(values) <= set(SECRETS):
         raise SettingsError(
             "standard input must be a JSON object with the keys to set",
             hint=f"keys: {', '.join(SECRETS)}",
+        )
+    if not all(isinstance(value, str) for value in values.values()):
+        raise SettingsError(
+            "each key on standard input must be text in quotes",
+            hint='a list of numbers, too: {"private_key": "[1,2,...]"}',
         )
     return values
 

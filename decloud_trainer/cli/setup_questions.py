@@ -15,7 +15,7 @@ from decloud_trainer import config as settings_file
 from decloud_trainer import presets
 from decloud_trainer.cli.output import folded
 from decloud_trainer.errors import DecloudError, SettingsError, WalletError
-from decloud_trainer.files import absolute, home_dir
+from decloud_trainer.files import absolute, new_wallet_path
 from decloud_trainer.money import format_sol
 from decloud_trainer.settings import NETWORKS, TABLE, Settings
 
@@ -92,10 +92,6 @@ def _ask(answers: Answers, key: str, question: str, default: str) -> None:
 
 
 # The wallet
-
-
-def new_wallet_path() -> Path:
-    return home_dir() / "wallet.json"
 
 
 def solana_cli_path() -> Path:

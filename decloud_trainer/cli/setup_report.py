@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer.cli.config_view import shown_text
+from decloud_trainer.cli.funds import funds_of
 from decloud_trainer.cli.output import folded, print_table
 from decloud_trainer.config import Loaded
 from decloud_trainer.errors import DecloudError, NetworkError, WalletError
@@ -77,18 +77,18 @@ def _try_chain(settings: Settings, pubkey: str) -> str:
     """Show the balance and what a round costs; the command that mends what is lacking, if any."""
     is_local = settings.network == "localnet"
     try:
-        balance, cost, least = asyncio.run(_balance(settings, pubkey))
+        funds = funds_of(settings, pubkey)
     except DecloudError as error:
         click.echo(folded("balance: ", f"not known: {error.message}"))
         is_down = is_local and isinstance(error, NetworkError)
         return "decloud-trainer localnet up" if is_down else ""
-    text = f"{format_sol(balance)}; a round costs {format_sol(cost)}"
+    text = f"{format_sol(funds.balance)}; a round costs {format_sol(funds.cost)}"
     click.echo(folded("balance: ", text))
-    if balance >= cost + least:
+    if funds.rounds:
         return ""
     if is_local:
         return f"decloud-trainer localnet airdrop {pubkey} 1"
-    text = f"that is too little for a round ({format_sol(least)} must stay in a wallet)"
+    text = f"that is too little for a round ({format_sol(funds.kept)} must stay in a wallet)"
     click.echo(folded("hint:    ", f"{text}: {_funding(settings.network)}"))
     return ""
 
@@ -98,18 +98,6 @@ def _funding(network: str) -> str:
     if network in ("devnet", "testnet"):
         return f"get free {network} SOL for this address at https://faucet.solana.com"
     return "send some SOL to this address"
-
-
-async def _balance(settings: Settings, pubkey: str) -> tuple[int, int, int]:
-    """What the wallet holds, what a round costs, and what must stay in the wallet; lamports."""
-    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
-    from decloud_trainer.rounds.prospects import total_costs
-    from decloud_trainer.wiring import open_chain
-
-    async with open_chain(settings, pubkey) as (chain, _):
-        balance, costs = await chain.balance(), await chain.costs()
-    kept = max(WALLET_MINIMUM_LAMPORTS, settings.floor_balance_lamports)
-    return balance, total_costs(costs), kept
 
 
 def _try_pins(settings: Settings) -> str:

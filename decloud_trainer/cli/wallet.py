@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -13,11 +12,12 @@ import click
 from decloud_trainer import config as settings_file
 from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
 from decloud_trainer.errors import WalletError
-from decloud_trainer.files import home_dir, make_private_dir
+from decloud_trainer.files import home_dir, make_private_dir, new_wallet_path
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
     from decloud_trainer.chain.wallet import FoundWallet, Wallet
+    from decloud_trainer.cli.funds import Funds
 
 MAX_INPUT_CHARS = 4097
 PATH_OPTION = click.option(
@@ -51,7 +51,7 @@ def wallet() -> None:
 def show(ctx: click.Context, balance: bool, as_json: bool) -> None:
     """Show the wallet's address and where its key comes from."""
     found = _known(ctx)
-    lamports = _lamports(found.pubkey)[0] if balance else None
+    lamports = _funds(found.pubkey).balance if balance else None
     if as_json:
         told = {
             "address": found.pubkey,
@@ -79,13 +79,14 @@ def show(ctx: click.Context, balance: bool, as_json: bool) -> None:
 def balance(ctx: click.Context, as_json: bool) -> None:
     """Ask the network what the wallet holds, and for how many rounds that is enough."""
     found = _known(ctx)
-    lamports, rounds = _lamports(found.pubkey)
+    funds = _funds(found.pubkey)
     network = settings_file.load().settings.network
     if as_json:
-        told = {"address": found.pubkey, "network": network, "balance_lamports": lamports}
-        print_json({**told, "rounds_affordable": rounds})
+        told = {"address": found.pubkey, "network": network, "balance_lamports": funds.balance}
+        print_json({**told, "rounds_affordable": funds.rounds})
         return
-    text = f"{format_sol(lamports)} on {network}: enough to take part in {rounds} rounds"
+    held = f"{format_sol(funds.balance)} on {network}"
+    text = f"{held}: enough to take part in {funds.rounds} rounds"
     click.echo(folded("", text, indent=2))
     click.echo(found.pubkey)
 
@@ -283,27 +284,16 @@ def _wallet(ctx: click.Context) -> Wallet:
     return wallet_of(settings_file.load().settings, ctx.obj["keypair"])
 
 
-def _lamports(pubkey: str) -> tuple[int, int]:
-    """The balance, and the number of rounds that it is enough for."""
-    return asyncio.run(_ask_balance(pubkey))
+def _funds(pubkey: str) -> Funds:
+    from decloud_trainer.cli.funds import funds_of
 
-
-async def _ask_balance(pubkey: str) -> tuple[int, int]:
-    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
-    from decloud_trainer.rounds.prospects import total_costs
-    from decloud_trainer.wiring import open_chain
-
-    settings = settings_file.load().settings
-    async with open_chain(settings, pubkey) as (chain, _):
-        lamports = await chain.balance()
-        costs = total_costs(await chain.costs())
-    kept = max(WALLET_MINIMUM_LAMPORTS, settings.floor_balance_lamports)
-    return lamports, max(lamports - kept, 0) // costs
+    return funds_of(settings_file.load().settings, pubkey)
 
 
 def _place(path: str | None) -> Path:
     if path is None:
-        return make_private_dir(home_dir()) / "wallet.json"
+        make_private_dir(home_dir())
+        return new_wallet_path()
     return Path(path).expanduser().absolute()
 
 

@@ -22,15 +22,14 @@ async def watched(
 ) -> AsyncIterator[None]:
     """A watchman at work and, with `metrics_port`, the metrics served."""
     from decloud_trainer.plans import patience_of
-    from decloud_trainer.rounds.policy import WALLET_MINIMUM_LAMPORTS
+    from decloud_trainer.rounds.policy import kept_lamports
     from decloud_trainer.watching.notices import Notifier
     from decloud_trainer.watching.watchman import View, Watchman
 
     settings, parts = trainer.settings, trainer.engine.parts
 
     async def needed_lamports() -> int:
-        kept = max(WALLET_MINIMUM_LAMPORTS, settings.floor_balance_lamports)
-        return await _round_cost(trainer) + kept
+        return await _round_cost(trainer) + kept_lamports(settings.floor_balance_lamports)
 
     # Without a subscription the chain is only read so often: no silence until then.
     between_looks_s = settings.poll_interval

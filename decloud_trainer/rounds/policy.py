@@ -22,6 +22,11 @@ from decloud_trainer.rounds.watchdog import BackOff, Ended, Patience
 WALLET_MINIMUM_LAMPORTS = 890_880
 
 
+def kept_lamports(floor_lamports: int) -> int:
+    """What must stay in the wallet when a round is joined."""
+    return max(WALLET_MINIMUM_LAMPORTS, floor_lamports)
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the user accepts.
@@ -187,7 +192,7 @@ def _untrainable(round: Round, terms: Terms, situation: Situation) -> str:
 def _unaffordable(round: Round, terms: Terms, situation: Situation) -> str:
     costs = total_costs(situation.costs)
     balance = situation.balance_lamports
-    kept = max(WALLET_MINIMUM_LAMPORTS, terms.floor_lamports)
+    kept = kept_lamports(terms.floor_lamports)
     if balance is None or balance >= costs + kept:
         return ""
     return (

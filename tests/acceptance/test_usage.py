@@ -70,6 +70,7 @@ def test_usage_is_checked_before_anything_happens(own_home: Path) -> None:
         ("config", "--set", "epochs"): "KEY=VALUE",
         ("config", "--add-mapping", "custom"): "FROM:TO",
         ("config", "--set", "private_key=abc"): "no Solana key",
+        ("config", "--set", "keypair_path=~nobody-at-all/id.json"): "a user who isn't here",
         ("setup", "--non-interactive", "--wallet", "key"): "--secrets-stdin",
         ("start",): "No private key found",
         ("demo", "--competitors", "bob"): "'bob'",
@@ -80,6 +81,16 @@ def test_usage_is_checked_before_anything_happens(own_home: Path) -> None:
         done = run(*words)
         assert (done.code, done.out) == (2, ""), words
         assert complaint in done.err, words
+    assert not (own_home / "decloud" / "config.json").exists()
+
+
+def test_keys_on_standard_input_are_texts(own_home: Path) -> None:
+    """A key that isn't in quotes is refused, with how to write it; nothing is written or shown."""
+    for secrets in ('{"private_key": [171, 205, 239]}', '{"pinata_jwt": null}', "[" * 60_000):
+        done = run("setup", "--secrets-stdin", "--network", "localnet", stdin=secrets)
+        assert (done.code, done.out) == (2, "")
+        assert "standard input must be" in done.err or "text in quotes" in done.err
+        assert "171" not in done.err
     assert not (own_home / "decloud" / "config.json").exists()
 
 

@@ -228,6 +228,15 @@ def test_a_refused_change_writes_nothing(path: Path) -> None:
     update({"max_reward": "0.1", "min_reward": 0}, path=path)
 
 
+def test_a_null_in_the_file_is_as_good_as_no_line(path: Path) -> None:
+    """For reading, and for what a change is checked against."""
+    write(path, '{"sweep_above": null, "min_reward": null, "epochs": null}')
+    config.update({"floor_balance": "0.002", "max_reward": "1"}, path=path)
+    settings = config.load(path=path, environ={}).settings
+    assert (settings.sweep_above_lamports, settings.epochs) == (0, 1)
+    assert settings.floor_balance_lamports == 2_000_000
+
+
 def test_contradicting_layers_are_an_error(path: Path) -> None:
     """No round could match: better said at once than waited for."""
     update({"min_reward": 1}, path=path)

@@ -14,7 +14,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from decloud_trainer.chain.wallet import create_keypair_file, load_wallet, read_keypair_file
+from decloud_trainer.chain.wallet import create_keypair_file, load_wallet, read_key_file
 from decloud_trainer.errors import WalletError
 
 KEY, OTHER, THIRD, FOURTH, FIFTH = (Keypair.from_seed(bytes([n] * 32)) for n in range(1, 6))
@@ -69,6 +69,12 @@ def test_without_a_key_the_user_is_told_how_to_give_one() -> None:
         load_wallet(environ={}, keypair_path="~/.config/solana/id.json")
     assert "decloud-trainer config --set keypair_path=" in caught.value.hint
     assert caught.value.exit_code == 2
+
+
+def test_a_place_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    """It isn't taken for a missing file, whose owner would be sent to make a new wallet."""
+    with pytest.raises(WalletError, match="File name too long"):
+        load_wallet(environ={}, keypair_path=str(tmp_path / ("x" * 300)))
 
 
 def test_a_signature_verifies_with_the_public_key() -> None:
@@ -140,10 +146,10 @@ def test_a_missing_option_file_is_an_error(tmp_path: Path) -> None:
 def test_a_file_that_others_can_read_is_reported(tmp_path: Path) -> None:
     """The wallet works and carries a warning with the command that helps."""
     path = keypair_file(tmp_path / "open.json", KEY, mode=0o644)
-    (warning,) = read_keypair_file(path).warnings
+    (warning,) = read_key_file(path).warnings
     assert f"chmod 600 {path}" in warning
     path.chmod(0o600)
-    assert read_keypair_file(path).warnings == ()
+    assert read_key_file(path).warnings == ()
 
 
 def test_a_new_keypair_is_private_and_never_overwrites(tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_a_new_keypair_is_private_and_never_overwrites(tmp_path: Path) -> None:
     wallet = create_keypair_file(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert len(json.loads(path.read_text())) == 64
-    assert read_keypair_file(path).pubkey == wallet.pubkey
+    assert read_key_file(path).pubkey == wallet.pubkey
     before = path.read_bytes()
     with pytest.raises(WalletError, match="exists already"):
         create_keypair_file(path)
