@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 
-from tests.benchmarks import idle, parallel, startup
+from tests.benchmarks import idle, parallel, startup, wallet
 
 if __name__ == "__main__":
     # First, and before torch is in this process: a child's peak memory counts what it was
     # forked from.
     startup.measure()
+    wallet.measure()
     idle.measure()
     parallel.measure()
     # As in a training child: threads that wait don't spin.
