@@ -34,10 +34,10 @@ class Liar(Rpc):
     looks = 0
 
     async def simulated(
-        self, raw: bytes, addresses: Sequence[Pubkey]
+        self, message: object, addresses: Sequence[Pubkey]
     ) -> Failure | list[Account | None]:
         self.looks += 1
-        found = await super().simulated(raw, addresses)
+        found = await super().simulated(message, addresses)
         if isinstance(found, Failure):
             return found
         me, round_, submission = found

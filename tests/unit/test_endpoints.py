@@ -184,7 +184,7 @@ async def test_a_slow_endpoint_that_answers_first_is_no_failure() -> None:
         await until(lambda: second.times("getBalance") == 1)
         first.release.set()
         assert await call == 1
-        assert [bool(known.health.trouble) for known in rpc._known] == [False, False]
+        assert [bool(health.trouble) for _, health in rpc.health()] == [False, False]
         second.release.set()
 
 
