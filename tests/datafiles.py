@@ -23,6 +23,15 @@ def colour(count: int, seed: int = 0, side: int = 32) -> tuple[Pixels, NDArray[n
     return images, np.arange(count, dtype=np.int64) % 10
 
 
+def idx_images(images: Pixels) -> bytes:
+    """A file of the MNIST family: (N, side, side)."""
+    return struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes()
+
+
+def idx_labels(labels: Pixels) -> bytes:
+    return struct.pack(">4BI", 0, 0, 8, 1, len(labels)) + labels.tobytes()
+
+
 def rows(images: Pixels) -> Pixels:
     """As CIFAR stores them: the red plane, the green, the blue."""
     return images.transpose(0, 3, 1, 2).reshape(len(images), -1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import importlib.resources
 import pickle
-import struct
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from referee import GREY
 from torchvision import datasets as published
 from torchvision import transforms
 
@@ -27,15 +27,8 @@ from decloud_trainer.training.data.datasets import load
 from decloud_trainer.training.scoring import scoring_batches
 from decloud_trainer.training.spec import DataSpec
 
-HALF = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-COLOUR = transforms.Compose([transforms.ToTensor(), HALF])
-GREY = transforms.Compose(
-    [
-        transforms.Grayscale(num_output_channels=3),
-        transforms.Resize(32),
-        transforms.ToTensor(),
-        HALF,
-    ]
+COLOUR = transforms.Compose(
+    [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
 )
 
 
@@ -47,10 +40,9 @@ def idx_folder(folder: Path, side: int = 28) -> None:
         images = random.integers(0, 256, (count, side, side), dtype=np.uint8)
         images[0], images[1] = 0, 255
         images[2].flat[:256] = np.arange(256)
-        head = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(head + images.tobytes())
-        labels = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(n * 7 % 10 for n in range(count))
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
+        labels = (np.arange(count) * 7 % 10).astype(np.uint8)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(datafiles.idx_images(images))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(datafiles.idx_labels(labels))
 
 
 def known_sums(maker: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+import referee
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torchvision import models, transforms
+from torchvision import models
 
 from decloud_trainer.errors import HostileFile, SettingsError
 from decloud_trainer.training import selection
 from decloud_trainer.training.artifacts import MODEL_DTYPES, load_model, parse, serialise
 from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.convention import carried, measure_statistics, submittable
-from decloud_trainer.training.data import datasets, idx
 from decloud_trainer.training.data.samples import Samples
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
@@ -38,14 +36,7 @@ from decloud_trainer.training.spec import (
 CPU = Device("cpu", None, 1)
 HOOKS = Hooks(lambda: 0.0, lambda _: None, lambda: False)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    """One thread: quicker than two on a machine that is busy with other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -70,50 +61,6 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
     )
 
 
-@functools.cache
-def held_out_digits() -> tuple[Tensor, Tensor]:
-    """The held-out split through torchvision's own transforms."""
-    split = idx.find_splits(Path(datasets.__file__).parents[2] / "data" / "digits")["test"]
-    steps = transforms.Compose(
-        [
-            transforms.Grayscale(num_output_channels=3),
-            transforms.Resize(32),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5,) * 3, (0.5,) * 3),
-        ]
-    )
-    images = [Image.fromarray(image) for image in idx.read_images(split.images)]
-    labels = torch.from_numpy(idx.read_labels(split.labels).astype(np.int64))
-    return torch.stack([steps(image) for image in images]), labels
-
-
-def accuracy(model: nn.Module) -> float:
-    inputs, labels = held_out_digits()
-    model.eval()
-    with torch.no_grad():
-        pairs = zip(inputs.split(64), labels.split(64), strict=True)
-        correct = sum((model(part).argmax(1) == wanted).sum().item() for part, wanted in pairs)
-    return 100.0 * correct / len(labels)
-
-
-def scored(base: Path, gradient: Path, convention: str) -> tuple[float, float]:
-    """Both published scoring rules, written down once more with torch's own loader."""
-    model = models.resnet18(num_classes=10)
-    model.load_state_dict(torch.load(base, weights_only=True))
-    update = torch.load(gradient, weights_only=True)
-    before = accuracy(model)
-    with torch.no_grad():
-        if convention == "descent-0.1":
-            for name, parameter in model.named_parameters():
-                parameter -= 0.1 * update[name]
-        else:
-            state = model.state_dict()
-            for name in update:
-                state[name] += 1.0 * update[name]
-            model.load_state_dict(state)
-    return before, accuracy(model)
-
-
 @pytest.mark.parametrize(
     ("convention", "scale", "dtype"),
     [("descent-0.1", -0.1, "float32"), ("delta", 1.0, "float16")],
@@ -126,7 +73,8 @@ def test_the_preview_is_the_number_that_the_scoring_side_gets(
     changed = dataclasses.replace(spec, artifact=ArtifactSpec(scale, dtype))
     result = train_model(changed, tmp_path, HOOKS)
     assert result.preview is not None
-    found = scored(spec.model.path, tmp_path / result.artifact, convention)
+    network = models.resnet18(num_classes=10)
+    found = referee.scored(network, spec.model.path, tmp_path / result.artifact, convention)
     assert (result.preview.before, result.preview.after) == found
     assert result.preview.improvement > 25
     held = torch.load(tmp_path / result.artifact, weights_only=True)

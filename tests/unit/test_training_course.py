@@ -34,14 +34,7 @@ from decloud_trainer.training.strategy import Strategy
 
 CPU = Device("cpu", None, 1)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    """One thread: quicker than two on a machine that is busy with other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,9 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+import referee
 import torch
-from PIL import Image
-from torchvision import transforms
 
 from decloud_trainer.errors import (
     ContentMismatch,
@@ -26,7 +24,6 @@ from decloud_trainer.errors import (
 )
 from decloud_trainer.training import runs
 from decloud_trainer.training.artifacts import serialise
-from decloud_trainer.training.data import datasets, idx
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.inspection import inspect_model
@@ -35,14 +32,7 @@ from decloud_trainer.training.results import Preview, Progress, TrainResult
 from decloud_trainer.training.runs import train_model
 from decloud_trainer.training.spec import ArtifactSpec, DataSpec, InspectSpec, ModelFile, TrainSpec
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    """One thread: quicker than two on a machine that is busy with other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -77,46 +67,14 @@ def run(
     return train_model(spec, folder, Hooks(clock, progress, should_stop))
 
 
-def judged(model: Path, gradient: Path) -> Preview:
-    """The scoring rule written down once more, with torch's loader and torchvision's transforms."""
-    split = idx.find_splits(Path(datasets.__file__).parents[2] / "data" / "digits")["test"]
-    steps = [
-        transforms.Grayscale(num_output_channels=3),
-        transforms.Resize(32),
-        transforms.ToTensor(),
-        transforms.Normalize((0.5,) * 3, (0.5,) * 3),
-    ]
-    images = [Image.fromarray(image, "L") for image in idx.read_images(split.images)]
-    inputs = torch.stack([transforms.Compose(steps)(image) for image in images])
-    labels = torch.from_numpy(idx.read_labels(split.labels).astype(np.int64))
-
-    network = SimpleCNN(10).eval()
-    network.load_state_dict(torch.load(model, weights_only=True))
-    update = torch.load(gradient, weights_only=True)
-
-    def accuracy() -> float:
-        with torch.no_grad():
-            correct = sum(
-                (network(part).argmax(1) == wanted).sum().item()
-                for part, wanted in zip(inputs.split(64), labels.split(64), strict=True)
-            )
-        return 100.0 * correct / len(labels)
-
-    before = accuracy()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter -= 0.1 * update[name]
-    return Preview(before, accuracy(), len(labels))
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_the_preview_is_the_number_that_the_scoring_side_gets(
     spec: TrainSpec, tmp_path: Path, dtype: str
 ) -> None:
     """An independent implementation of the scoring rule arrives at the very same accuracies."""
     result = run(dataclasses.replace(spec, artifact=ArtifactSpec(-0.1, dtype)), tmp_path)
-    assert result.preview == judged(spec.model.path, tmp_path / result.artifact)
-    assert result.preview is not None
+    before, after = referee.scored(SimpleCNN(10), spec.model.path, tmp_path / result.artifact)
+    assert result.preview == Preview(before, after, 450)
     assert result.preview.improvement > 20
     stored = (tmp_path / result.artifact).read_bytes()
     assert (result.bytes, result.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
