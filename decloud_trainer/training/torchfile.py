@@ -4,22 +4,21 @@ Such a file is a zip archive: ``data.pkl``, a pickle program that builds a dict 
 entry per storage. Unpickling runs that program; even torch's restricted loader can be made to
 allocate without bounds or to read beyond a storage. Here nothing is run: the archive's structure
 is checked first, then the pickle's opcodes are read as data by an interpreter that knows only the
-few that a state_dict needs, giving a description of each tensor, and only a description that fits
-its storage exactly is turned into a tensor.
+few that a state_dict needs (`pickles`), giving a description of each tensor, and only a description
+that fits its storage exactly is turned into a tensor.
 """
 
 from __future__ import annotations
 
 import io
-import pickletools
 import re
-import struct
-import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from decloud_trainer.errors import HostileFile
+from decloud_trainer.training import damage
+from decloud_trainer.training.pickles import Global, Reader, expect
 
 MAX_ENTRIES = 4096
 MAX_PICKLE_BYTES = 4 * 1024**2
@@ -56,17 +55,17 @@ class Described:
     stride: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Global:
-    name: str
-
-
-class _Mark:
-    """The stack's marker."""
-
-
 def hostile(what: str) -> NoReturn:
-    raise HostileFile(what, hint="the file breaks the rules for model files; don't use it")
+    """Refuse the file.
+
+    Raises:
+        HostileFile: always.
+    """
+    raise _hostile(what)
+
+
+def _hostile(what: str) -> HostileFile:
+    return HostileFile(what, hint="the file breaks the rules for model files; don't use it")
 
 
 class Archive:
@@ -113,8 +112,8 @@ class Archive:
             hostile(f"the archive's {name} has {info.file_size} bytes, at most {max_bytes} allowed")
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError) as error:
-            raise HostileFile(f"the archive's entry {name} is damaged: {error}") from error
+        except damage.ZIP as error:
+            raise _hostile(f"the archive's entry {name} is damaged: {error}") from error
 
     def describe(self) -> dict[str, Described]:
         """The tensors that data.pkl describes, by key, in its order.
@@ -123,7 +122,10 @@ class Archive:
             HostileFile: the program does anything but build a flat dict of plain tensors.
         """
         program = self.read("data.pkl", MAX_PICKLE_BYTES)
-        result = _Reader().run(program)
+        try:
+            result = _StateDict().run(program)
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            raise _hostile(f"the pickle inside the file makes no sense: {error}") from error
         if not isinstance(result, dict):
             hostile(f"the file holds a {_kind(result)}, not a dict of tensors")
         for key, value in result.items():
@@ -145,8 +147,8 @@ def _open(data: bytes) -> zipfile.ZipFile:
         hostile("the file is not one that torch.save writes")
     try:
         return zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, struct.error, OverflowError, ValueError, NotImplementedError) as e:
-        raise HostileFile(f"the file is a damaged zip archive: {e}") from e
+    except damage.ZIP as error:
+        raise _hostile(f"the file is a damaged zip archive: {error}") from error
 
 
 def _check_entry(info: zipfile.ZipInfo, folder: str, name: str) -> None:
@@ -170,95 +172,37 @@ def _check_overlaps(infos: list[zipfile.ZipInfo]) -> None:
         end = info.header_offset + LOCAL_HEADER_BYTES + info.compress_size
 
 
-class _Reader:
-    """Follows a pickle's opcodes on a stack of plain values; knows nothing that could act."""
+class _StateDict(Reader):
+    """Knows what a state_dict needs: tensors are described, not built."""
 
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+    plain = frozenset({"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"})
+    most = MAX_OPCODES
 
-    def run(self, program: bytes) -> Any:
-        try:
-            # pickletools warns of escape sequences in names; such names are refused below.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._follow_all(program)
-            return self.stack.pop()
-        except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise HostileFile(f"the pickle inside the file makes no sense: {error}") from error
-
-    def _follow_all(self, program: bytes) -> None:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
-            if count >= MAX_OPCODES:
-                hostile(f"the pickle has more than {MAX_OPCODES} instructions")
-            if opcode.name == "STOP":
-                return
-            self._follow(opcode.name, argument)
-
-    def _follow(self, name: str, argument: Any) -> None:
+    def follow(self, name: str, argument: Any) -> None:
         stack = self.stack
         if name == "PROTO":
             if argument not in (2, 3):
                 hostile(f"the pickle inside the file has protocol {argument}; torch.save uses 2")
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _VALUES:
-            stack.append(argument)
-        elif name == "MARK":
-            stack.append(_Mark)
-        elif name in ("EMPTY_DICT", "EMPTY_LIST"):
-            stack.append({} if name == "EMPTY_DICT" else [])
-        elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            items = self._to_mark() if name == "TUPLE" else self._last(int(name[-1]))
-            stack.append(tuple(items))
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name in ("SETITEM", "SETITEMS"):
-            self._set_items(self._to_mark() if name == "SETITEMS" else self._last(2))
-        elif name in ("APPEND", "APPENDS"):
-            items = self._to_mark() if name == "APPENDS" else self._last(1)
-            _expect(stack[-1], list).extend(items)
         elif name == "GLOBAL":
             stack.append(_known(argument.replace(" ", ".", 1)))
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
         elif name == "REDUCE":
-            function, arguments = self._last(2)
-            stack.append(_call(_expect(function, _Global).name, _expect(arguments, tuple)))
+            function, arguments = self.last(2)
+            stack.append(_call(expect(function, Global).name, expect(arguments, tuple)))
         elif name == "BUILD":
             # An OrderedDict's `_metadata` (module versions): not needed, dropped unseen.
-            self._last(1)
-            _expect(stack[-1], dict)
+            self.last(1)
+            expect(stack[-1], dict)
         else:
             hostile(f"the pickle inside the file uses {name}, which a dict of tensors never needs")
 
-    def _last(self, count: int) -> list[Any]:
-        if len(self.stack) < count:
-            raise IndexError("stack underflow")
-        items = self.stack[-count:]
-        del self.stack[-count:]
-        return items
-
-    def _to_mark(self) -> list[Any]:
-        items = []
-        while (item := self.stack.pop()) is not _Mark:
-            items.append(item)
-        return items[::-1]
-
-    def _set_items(self, items: list[Any]) -> None:
-        target = _expect(self.stack[-1], dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, (str, int)):
-                hostile(f"the file's dict has a key that is no text: a {type(key).__name__}")
-            if key in target:
-                hostile(f"the file's dict names {key!a:.60} twice")
-            target[key] = value
+    def key(self, value: Any) -> str | int:
+        if not isinstance(value, (str, int)):
+            hostile(f"the file's dict has a key that is no text: a {type(value).__name__}")
+        return value
 
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_VALUES = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
 # A storage class's name and the dtype of its elements, as torch spells it.
 STORAGE_KINDS = {
     "torch.HalfStorage": "float16",
@@ -279,21 +223,15 @@ _FUNCTIONS = {
 }
 
 
-def _known(name: str) -> _Global:
+def _known(name: str) -> Global:
     if name not in _FUNCTIONS and name not in STORAGE_KINDS:
         hostile(f"the file asks for {name[:80]!a}, which no dict of tensors needs: not run")
-    return _Global(name)
-
-
-def _expect(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"a {kind.__name__} expected, not a {type(value).__name__}")
-    return value
+    return Global(name)
 
 
 def _numbers(value: Any, what: str) -> tuple[int, ...]:
-    for number in _expect(value, tuple):
-        if not 0 <= _expect(number, int) < 2**48:
+    for number in expect(value, tuple):
+        if not 0 <= expect(number, int) < 2**48:
             hostile(f"a tensor's {what} holds a number out of range")
     if len(value) > 16:
         hostile(f"a tensor's {what} has {len(value)} dimensions")
@@ -302,12 +240,12 @@ def _numbers(value: Any, what: str) -> tuple[int, ...]:
 
 def _storage(value: Any) -> Storage:
     """``("storage", class, entry, location, elements)``; where it once lived doesn't matter."""
-    tag, kind, entry, location, elements = _expect(value, tuple)
-    if tag != "storage" or _expect(kind, _Global).name not in STORAGE_KINDS:
+    tag, kind, entry, location, elements = expect(value, tuple)
+    if tag != "storage" or expect(kind, Global).name not in STORAGE_KINDS:
         hostile("the pickle inside the file names something that is no storage")
-    _expect(location, str)
+    expect(location, str)
     return Storage(
-        _expect(entry, str), STORAGE_KINDS[kind.name], _numbers((elements,), "storage")[0]
+        expect(entry, str), STORAGE_KINDS[kind.name], _numbers((elements,), "storage")[0]
     )
 
 
@@ -318,11 +256,11 @@ def _call(function: str, arguments: tuple[Any, ...]) -> Any:
             hostile("an OrderedDict with arguments: torch.save writes none")
         return {}
     if function == "torch._utils._rebuild_parameter":
-        return _expect(arguments[0], Described)
+        return expect(arguments[0], Described)
     if function == "torch._utils._rebuild_tensor_v2":
         storage, offset, shape, stride = arguments[:4]
         return Described(
-            _expect(storage, Storage),
+            expect(storage, Storage),
             _numbers((offset,), "offset")[0],
             _numbers(shape, "shape"),
             _numbers(stride, "stride"),

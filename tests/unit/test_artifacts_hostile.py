@@ -175,7 +175,7 @@ def test_pickle_bombs_are_cut_off() -> None:
         bomb = [bomb] * 10
     refused(changed("archive/data.pkl", pickle.dumps({"a": bomb}, protocol=2)), "not a plain")
     endless = b"\x80\x02}" + b"K\x01" * 300_000 + b"."
-    refused(changed("archive/data.pkl", endless), "more than 200000 instructions")
+    refused(changed("archive/data.pkl", endless), "more than 200,000 instructions")
     refused(changed("archive/data.pkl", b"\x80\x02" + b" " * 5_000_000), "at most 4194304")
     # A memo slot of 4 billion makes Python's own unpickler ask for 32 GiB.
     refused(changed("archive/data.pkl", b"\x80\x02}r\xff\xff\xff\xff."), "no tensor")
