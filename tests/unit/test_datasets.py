@@ -18,9 +18,10 @@ import datafiles
 import numpy as np
 import pytest
 import torch
-from datafiles import colour
+from datafiles import colour, idx_images, idx_labels
 from numpy.typing import NDArray
 from PIL import Image
+from referee import GREY
 
 from decloud_trainer.errors import DatasetUnavailable, TrainingError
 from decloud_trainer.training.classifier_task import check_labels, normalise
@@ -34,14 +35,6 @@ from decloud_trainer.training.spec import DataSpec
 
 # Tries as often, without waiting.
 HASTY = Patience(sleep=lambda _: None)
-
-
-def idx_images(images: NDArray[np.uint8]) -> bytes:
-    return struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes()
-
-
-def idx_labels(labels: NDArray[np.uint8]) -> bytes:
-    return struct.pack(">4BI", 0, 0, 8, 1, len(labels)) + labels.tobytes()
 
 
 def made(count: int, side: int = 28, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -73,19 +66,9 @@ def data_dir(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("side", [28, 8, 32])
 def test_preprocessing_equals_torchvisions_to_the_bit(side: int) -> None:
     """Our whole-batch route gives exactly what the scoring side's transforms give per image."""
-    from torchvision import transforms
-
-    reference = transforms.Compose(
-        [
-            transforms.Grayscale(num_output_channels=3),
-            transforms.Resize(32),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ]
-    )
     images, _ = made(60, side)
     images[0], images[1] = 0, 255
-    expected = torch.stack([reference(Image.fromarray(image, "L")) for image in images])
+    expected = torch.stack([GREY(Image.fromarray(image)) for image in images])
     grey = torch.from_numpy(np.array(resize(images)))
     for memory_format in (torch.contiguous_format, torch.channels_last):
         found = normalise(grey, memory_format)
@@ -361,6 +344,17 @@ def test_a_download_that_is_not_the_published_one_is_refused(
         load(spec)
     published.write_bytes(whole)
     assert prepare(spec).train
+
+
+def test_a_published_archive_that_is_none_says_what_to_do(
+    tmp_path: Path, data_dir: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the right checksum, and unreadable all the same."""
+    (tmp_path / "mirror" / "gzip.zip").write_bytes(b"PK nothing")
+    known_here(tmp_path / "mirror", mirror, monkeypatch)
+    with pytest.raises(DatasetUnavailable, match=r"gzip\.zip is no usable archive") as caught:
+        prepare(DataSpec("emnist", None, data_dir), patience=HASTY)
+    assert "--add-path emnist:" in caught.value.hint
 
 
 def test_a_failed_download_is_our_error(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
@@ -13,7 +14,7 @@ import filelock
 import numpy as np
 import pytest
 
-from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.errors import DatasetUnavailable, StorageError
 from decloud_trainer.training.data import cifar, datasets, decoded
 from decloud_trainer.training.data.datasets import find, kept, load, load_test, prepare, remove
 from decloud_trainer.training.spec import DataSpec
@@ -125,10 +126,30 @@ def test_what_was_left_half_made_counts_and_goes(tmp_path: Path, data_dir: Path)
     (folder / "notes.txt").write_text("not ours")
     aged(data_dir, "broken", f".{stem}")
     assert kept(data_dir)["broken"].decoded == 5100
-    removed = decoded.evict(folder, 0, keep=there(data_dir)[-1])
-    assert "broken" in {entry.name for entry in removed}
+    total = sum(entry.bytes for entry in decoded.entries(folder))
+    removed = decoded.evict(folder, total - 1)
+    assert [entry.name for entry in removed] == ["broken"]
     assert (folder / "notes.txt").exists()
     assert not list(folder.glob(f"*{stem}*.tmp"))
+
+
+def test_a_full_disk_is_worth_another_try(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was half written is removed, and the error is one that passes."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spec = made(tmp_path, data_dir, "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(StorageError, match="No space left") as caught:
+            prepare(spec)
+    assert caught.value.retryable
+    assert "datasets remove" in caught.value.hint
+    assert not list((data_dir / "decoded").glob("*.npy*"))
+    assert prepare(spec).train == 10
 
 
 def test_removing_frees_download_and_arrays(tmp_path: Path, data_dir: Path) -> None:

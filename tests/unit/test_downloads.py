@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datafiles
 import numpy as np
 import pytest
 from mirrors import Mirror, running
@@ -70,6 +70,17 @@ def test_a_later_process_goes_on_too(mirror: Mirror, tmp_path: Path) -> None:
     assert sum(mirror.served) == len(WHOLE)
     assert have(file_of(mirror), tmp_path) == WHOLE
     assert len(mirror.asked) == 3, "a file that is here isn't asked for again"
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"address": "http://127.0.0.1/"}'])
+def test_a_piece_with_a_damaged_note_is_thrown_away(
+    mirror: Mirror, tmp_path: Path, note: str
+) -> None:
+    """Nothing is known of where it came from: all is fetched once more."""
+    (tmp_path / ".data.gz.part").write_bytes(WHOLE[:1000])
+    (tmp_path / ".data.gz.json").write_text(note)
+    assert have(file_of(mirror), tmp_path) == WHOLE
+    assert mirror.asked == [""]
 
 
 def test_the_next_mirror_goes_on(mirror: Mirror, tmp_path: Path) -> None:
@@ -196,12 +207,12 @@ def test_progress_says_how_much_and_how_long() -> None:
 
 def idx_files() -> dict[str, bytes]:
     """The four files of the MNIST family, not packed."""
-    images = np.arange(20 * 784, dtype=np.uint32).astype(np.uint8).tobytes()
-    labels = bytes(range(10)) * 2
+    images = np.arange(20 * 784, dtype=np.uint32).astype(np.uint8).reshape(20, 28, 28)
+    labels = (np.arange(20) % 10).astype(np.uint8)
     made = {}
     for prefix in ("train", "t10k"):
-        made[f"{prefix}-images-idx3-ubyte"] = struct.pack(">4B3I", 0, 0, 8, 3, 20, 28, 28) + images
-        made[f"{prefix}-labels-idx1-ubyte"] = struct.pack(">4BI", 0, 0, 8, 1, 20) + labels
+        made[f"{prefix}-images-idx3-ubyte"] = datafiles.idx_images(images)
+        made[f"{prefix}-labels-idx1-ubyte"] = datafiles.idx_labels(labels)
     return made
 
 

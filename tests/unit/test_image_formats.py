@@ -260,9 +260,12 @@ def test_arrays_are_found_under_their_usual_names(tmp_path: Path, data_dir: Path
     assert find_format(tmp_path / "one" / "mnist.npz").train == 6
 
 
+def with_header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
+
+
 def header_only(shape: tuple[int, ...]) -> bytes:
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}".encode()
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text + b"\n"
+    return with_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}")
 
 
 OBJECTS = np.array([Run()], dtype=object)
@@ -276,6 +279,10 @@ BAD_ARRAYS = {
     "huge claim": (header_only((2**40, 8, 8)), "claims more than"),
     "other count": (datafiles.npy(np.zeros((5, 8, 8), np.uint8)), "not 5 whole numbers"),
     "a page": (b"<html>no</html>", "damaged"),
+    "open header": (with_header("{'descr': ("), "damaged"),
+    "open text": (with_header("'''"), "damaged"),
+    "deep header": (with_header("-" * 9000 + "1"), "damaged"),
+    "no literal": (with_header("exec('1')"), "damaged"),
 }
 
 

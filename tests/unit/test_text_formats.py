@@ -52,10 +52,14 @@ def write_reviews(folder: Path) -> Path:
 
 
 def packed_reviews(folder: Path) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        archive.add(write_reviews(folder), "aclImdb")
-    return packed.getvalue()
+    return tarred(write_reviews(folder))
+
+
+def tarred(reviews_folder: Path) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        archive.add(reviews_folder, "aclImdb")
+    return stream.getvalue()
 
 
 def glue(archive: Path) -> Path:
@@ -159,7 +163,7 @@ def test_without_pyarrow_the_extra_is_named(
     """Parquet is the only layout that needs it."""
     write_parquet(tmp_path / "train.parquet", text=["a"], label=[0])
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DatasetUnavailable, match="without the package pyarrow") as caught:
+    with pytest.raises(DatasetUnavailable, match="needs the package pyarrow") as caught:
         find_format(tmp_path)
     assert "decloud-trainer[text]" in caught.value.hint
 
@@ -296,6 +300,23 @@ def test_archives_that_unpack_to_too_much_are_refused(
     monkeypatch.setattr("decloud_trainer.training.data.labelled.MAX_BYTES", 20)
     with pytest.raises(DatasetUnavailable, match="it unpacks to over 20 bytes"):
         find_format(glue(tmp_path / "SST-2.zip"))
+
+
+def test_archives_with_damage_inside_are_refused(tmp_path: Path, data_dir: Path) -> None:
+    """Also where it is met only when a member is read, in whatever way it is packed."""
+    folder = write_reviews(tmp_path)
+    write(folder / "train" / "neg" / "0_0.txt", np.random.default_rng(0).bytes(200_000).hex())
+    whole = tarred(folder)
+    archive = tmp_path / "aclImdb_v1.tar.gz"
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetUnavailable, match="no usable archive: damaged"):
+        loaded(archive, data_dir, "imdb")
+    sst = glue(tmp_path / "SST-2.zip")
+    data = bytearray(sst.read_bytes())
+    data[data.index(b"train.tsv") + len(b"train.tsv")] = 0xFF  # no way to compress is called so
+    sst.write_bytes(data)
+    with pytest.raises(DatasetUnavailable, match=r"train\.tsv is no usable table: damaged"):
+        loaded(sst, data_dir, "sst2")
 
 
 def test_a_label_that_was_never_trained_is_refused(tmp_path: Path, data_dir: Path) -> None:

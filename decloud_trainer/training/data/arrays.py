@@ -9,9 +9,7 @@ objects are pickles: they are refused.
 from __future__ import annotations
 
 import math
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training import damage
 from decloud_trainer.training.data.split import (
     MAX_BYTES,
     MAX_SIDE,
@@ -44,10 +43,6 @@ _PLAIN = {"images": "images", "x": "images", "data": "images"} | {
     "targets": "labels",
 }
 MAX_ENTRIES = 64
-_DAMAGE = (
-    *(ValueError, EOFError, OSError, struct.error, zlib.error, zipfile.BadZipFile),
-    *(NotImplementedError, RuntimeError, SyntaxError, TypeError),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +130,20 @@ def _arrays(place: Path) -> dict[str, Array]:
         files = [place] if place.suffix == ".npz" and place.is_file() else []
     found: dict[str, Array] = {}
     for file in files:
-        stem = _spelled(file.stem)
+        stem = spelled(file.stem)
         if file.suffix == ".npy":
             found.setdefault(stem, Array(file))
             continue
         for entry in _entries(file):
-            name = _spelled(entry.removesuffix(".npy"))
+            name = spelled(entry.removesuffix(".npy"))
             if name in _PLAIN:
                 name = f"{stem}_{_PLAIN[name]}"
             found.setdefault(name, Array(file, entry))
     return found
 
 
-def _spelled(name: str) -> str:
+def spelled(name: str) -> str:
+    """A name as it is compared with those that are known."""
     return name.lower().replace("-", "_")
 
 
@@ -160,7 +156,7 @@ def _entries(file: Path) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except _DAMAGE as error:
+    except damage.ZIP as error:
         raise unusable(file, ".npz file", f"damaged ({error})") from error
     if len(names) > MAX_ENTRIES:
         raise unusable(file, ".npz file", f"it has {len(names)} entries")
@@ -193,17 +189,20 @@ def _opened(array: Array) -> Iterator[IO[bytes]]:
             return
         with zipfile.ZipFile(array.file) as archive, archive.open(array.entry) as entry:
             yield entry
-    except _DAMAGE as error:
+    except damage.ZIP as error:
         raise _bad(array, f"damaged ({error})") from error
 
 
 def _checked_header(array: Array, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """(shape, dtype, column order): numbers only, of a size that can be."""
-    version = npy.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise _bad(array, f"it has version {version} of the format")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, in_columns, dtype = read(stream)
+    try:
+        version = npy.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise _bad(array, f"it has version {version} of the format")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, in_columns, dtype = read(stream)
+    except damage.NPY_HEADER as error:
+        raise _bad(array, f"damaged ({error})") from error
     if dtype.hasobject or dtype.kind not in "iuf" or not shape or min(shape) < 1:
         raise _bad(array, f"it is {dtype} {shape}, no plain array of numbers")
     if math.prod(shape) * dtype.itemsize > MAX_BYTES:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import tarfile
-import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.data.cifar_pickle import ROW_BYTES, read_batch
 from decloud_trainer.training.data.split import (
-    Bounded,
     ImageSplit,
     Labels,
     Pixels,
     Summary,
     read_exactly,
+    unreadable,
     unusable,
 )
+from decloud_trainer.training.data.tars import members
 
 # CIFAR-100's training set has 155 MB, a whole archive 186 MB.
 MAX_MEMBER_BYTES = 256 * 1024**2
 MAX_ARCHIVE_BYTES = 512 * 1024**2
-_DAMAGE = (gzip.BadGzipFile, zlib.error, EOFError, OSError, tarfile.TarError, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +188,7 @@ def _read_file(file: Path) -> bytes:
         with file.open("rb") as stream:
             data = read_exactly(stream, MAX_MEMBER_BYTES + 1)
     except OSError as error:
-        raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     if len(data) > MAX_MEMBER_BYTES:
         raise unusable(file, "CIFAR batch", f"it has more than {MAX_MEMBER_BYTES:,} bytes")
     return data
@@ -205,29 +201,12 @@ def read_archive(file: Path, layout: Layout, names: Collection[str]) -> dict[str
         DatasetUnavailable: one is missing, or the archive is damaged or too large.
     """
     found: dict[str, bytes] = {}
-    try:
-        with (
-            file.open("rb") as raw,
-            gzip.GzipFile(fileobj=raw) as plain,
-            # A stream: members are read in passing, and sizes can't send us anywhere.
-            tarfile.open(fileobj=Bounded.stream(plain, file, MAX_ARCHIVE_BYTES), mode="r|") as tar,
-        ):
-            for member in tar:
-                folder, _, name = member.name.removeprefix("./").partition("/")
-                if folder == layout.folder and name in names and member.isreg():
-                    found[name] = _member(tar, member, file)
-    except _DAMAGE as error:
-        raise unusable(file, "archive", f"damaged ({error})") from error
+    for member in members(file, MAX_ARCHIVE_BYTES):
+        folder, _, name = member.name.removeprefix("./").partition("/")
+        if folder == layout.folder and name in names:
+            if member.size > MAX_MEMBER_BYTES:
+                raise unusable(file, "archive", f"its {member.name} has {member.size:,} bytes")
+            found[name] = member.read()
     if missing := [name for name in names if name not in found]:
         raise unusable(file, "archive", f"it lacks {layout.folder}/{', '.join(missing)}")
     return found
-
-
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> bytes:
-    if member.size > MAX_MEMBER_BYTES:
-        raise unusable(file, "archive", f"its {member.name} has {member.size:,} bytes")
-    content = tar.extractfile(member)
-    data = read_exactly(content, member.size) if content else b""
-    if len(data) != member.size:
-        raise unusable(file, "archive", f"its {member.name} is cut off")
-    return data

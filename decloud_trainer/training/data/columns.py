@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.data.split import unusable
+from decloud_trainer.training.data.split import unreadable, unusable
 
 NAME = "dataset.json"
 MAX_BYTES = 1 << 16
@@ -85,7 +85,7 @@ def read_description(file: Traversable) -> dict[str, Any] | None:
         with file.open("rb") as stream:
             said = json.loads(stream.read(MAX_BYTES))
     except OSError as error:
-        raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
         raise unusable(file, "description of columns", f"no JSON ({error})") from error
     if not isinstance(said, dict) or not said.keys() <= _FIELDS or not said:

@@ -28,7 +28,7 @@ from decloud_trainer.training.data.download import PART, Meter, bytes_in, downlo
 from decloud_trainer.training.data.nearly import reasons
 from decloud_trainer.training.data.published import CLASSES, DOWNLOADED, PACKAGED
 from decloud_trainer.training.data.samples import Dataset, Found
-from decloud_trainer.training.data.split import Split
+from decloud_trainer.training.data.split import Split, unreadable
 from decloud_trainer.training.data.texts import TextSplit
 from decloud_trainer.training.data.transfer import PATIENCE, Patience
 from decloud_trainer.training.results import DataInfo, Progress
@@ -199,8 +199,8 @@ def remove(data_dir: Path, name: str) -> Kept:
         raise DatasetUnavailable(
             f"{name} is in use by a training", hint="try again when it has ended"
         )
-    folder = data_dir / DOWNLOADS / DOWNLOADED.get(name, f"{name}-none")
-    if not folder.is_dir():
+    folder = data_dir / DOWNLOADS / DOWNLOADED.get(name, "")
+    if name not in DOWNLOADED or not folder.is_dir():
         return Kept(0, decoded_bytes)
     lock = filelock.FileLock(data_dir / DOWNLOADS / f"{name}.lock", mode=0o600)
     try:
@@ -212,7 +212,9 @@ def remove(data_dir: Path, name: str) -> Kept:
             f"{name} is being downloaded", hint="stop the daemon, or wait for it"
         ) from error
     except OSError as error:
-        raise DatasetUnavailable(f"can't remove {folder}: {error.strerror}") from error
+        raise DatasetUnavailable(
+            f"can't remove {folder}: {error.strerror}", hint="see that this user may write there"
+        ) from error
     return Kept(downloaded, decoded_bytes)
 
 
@@ -270,7 +272,7 @@ def _digest(file: Traversable) -> str:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
-        raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
 
 
 @contextlib.contextmanager

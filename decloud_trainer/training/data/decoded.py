@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decloud_trainer import files
-from decloud_trainer.errors import DatasetUnavailable, DecloudError
+from decloud_trainer.errors import DatasetUnavailable, DecloudError, StorageError
 from decloud_trainer.training.data.published import CLASSES
 from decloud_trainer.training.data.samples import SIDE, Dataset, Samples, check_shapes
 from decloud_trainer.training.data.split import Pixels, Split, unusable
@@ -58,7 +58,8 @@ def load(splits: Mapping[str, Split], folder: Path, name: str, digest: str) -> D
 
     Raises:
         DatasetUnavailable: a file is damaged, or has labels beyond the dataset's classes.
-        DecloudError: the disk is full.
+        StorageError: the disk is full or can't be written to.
+        DecloudError: its file system knows no locks.
     """
     stem = stem_of(splits, name, digest)
     with _locked(folder / f"{stem}.lock", fcntl.LOCK_SH) as lock:
@@ -69,7 +70,10 @@ def load(splits: Mapping[str, Split], folder: Path, name: str, digest: str) -> D
                     _write(splits, folder, stem, name, digest)
             dataset = _read(folder, stem, name)
         if dataset is None:
-            raise DatasetUnavailable(f"the decoded {name} in {folder} can't be read back")
+            raise DatasetUnavailable(
+                f"the decoded {name} in {folder} can't be read back",
+                hint=f"check the disk; decloud-trainer datasets remove {name} has it made anew",
+            )
         _hold(dataset, lock)
     # The order in which entries leave when there are too many.
     os.utime(folder / f"{stem}.json")
@@ -99,18 +103,14 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: (entry.used, entry.stem))
 
 
-def evict(folder: Path, limit_bytes: int, *, keep: str = "") -> list[Entry]:
-    """Remove the longest unused entries until the rest fits; never one that's mapped somewhere.
-
-    Args:
-        keep: the stem of an entry that stays in any case.
-    """
+def evict(folder: Path, limit_bytes: int) -> list[Entry]:
+    """Remove the longest unused entries until the rest fits; never one that's mapped somewhere."""
     there = entries(folder)
     total, removed = sum(entry.bytes for entry in there), []
     for entry in there:
         if total <= limit_bytes:
             break
-        if entry.stem != keep and remove(folder, entry):
+        if remove(folder, entry):
             total -= entry.bytes
             removed.append(entry)
     return removed
@@ -143,7 +143,10 @@ def _locked(path: Path, kind: int, patience_s: float = LOCK_TIMEOUT_S) -> Iterat
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise DecloudError(f"can't open {path}: {error.strerror}") from error
+        raise StorageError(
+            f"can't open {path}: {error.strerror}",
+            hint="see that there is space, and that this user may write there",
+        ) from error
     try:
         while not _try_lock(path, handle, kind):
             if time.monotonic() >= give_up:
@@ -164,7 +167,8 @@ def _try_lock(path: Path, handle: int, kind: int) -> bool:
         if error.errno in (errno.EWOULDBLOCK, errno.EINTR):
             return False
         raise DecloudError(
-            f"can't lock {path}: {error.strerror}", hint="put data_dir on a local disk"
+            f"can't lock {path}: {error.strerror}",
+            hint="set DECLOUD_HOME to a folder on a local disk",
         ) from error
     return True
 
@@ -248,6 +252,7 @@ def _write_array(path: Path, array: NDArray[np.generic]) -> None:
         files.publish(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DecloudError(
-            f"can't write {path}: {error.strerror}", hint="free some space, or set data_dir"
+        raise StorageError(
+            f"can't write {path}: {error.strerror}",
+            hint="free some space; decloud-trainer datasets remove NAME frees a dataset's",
         ) from error

@@ -11,12 +11,13 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from decloud_trainer import files
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training import damage
 from decloud_trainer.training.data import cifar, idx, published_texts
 from decloud_trainer.training.data.published import TEXTS, TORCHVISION
 from decloud_trainer.training.data.transfer import PATIENCE, File, Patience, Report, fetch
@@ -165,6 +166,12 @@ def _unpack_cifar(archive: Path) -> Path:
 def _unpack_emnist(archive: Path) -> Path:
     """Of the archive's six ways to split, the network's: "balanced"."""
     folder = _empty(archive.with_name("raw"))
+    for name, data in _balanced(archive):
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def _balanced(archive: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
@@ -173,12 +180,13 @@ def _unpack_emnist(archive: Path) -> Path:
                     continue
                 if info.file_size > MAX_MEMBER_BYTES:
                     raise idx.bad(archive / name, f"it has {info.file_size:,} bytes")
-                (folder / name).write_bytes(packed.read(info))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+                yield name, packed.read(info)
+    except damage.ZIP as error:
         raise DatasetUnavailable(
-            f"Dataset not found: {archive.name} is no usable archive: {error}"
+            f"Dataset not found: {archive} is no usable archive: {error}",
+            hint="remove it, then try again; or use files of your own: "
+            "decloud-trainer config --add-path emnist:/path/to/its/folder",
         ) from error
-    return folder
 
 
 def _empty(folder: Path) -> Path:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.data import arrays, cifar, folders, idx, labelled, svhn
 from decloud_trainer.training.data.published import TORCHVISION
-from decloud_trainer.training.data.split import Split
+from decloud_trainer.training.data.split import Split, unreadable
 
 KNOWN = (
     "MNIST-family IDX files, CIFAR batches or archives, SVHN .mat files, "
@@ -34,7 +33,7 @@ def splits_in(path: Path, name: str = "") -> tuple[str, Mapping[str, Split]]:
                 if found[1]:
                     return found
     except OSError as error:
-        raise DatasetUnavailable(f"can't read the folder {path}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     return "", {}
 
 

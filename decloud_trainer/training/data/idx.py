@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training import damage
 from decloud_trainer.training.data.split import (
     MAX_BYTES,
     MAX_SIDE,
@@ -26,6 +26,8 @@ from decloud_trainer.training.data.split import (
     Labels,
     Pixels,
     Summary,
+    read_exactly,
+    unreadable,
     unusable,
 )
 
@@ -120,7 +122,7 @@ def _open(file: Traversable) -> Iterator[IO[bytes]]:
     try:
         stream = file.open("rb")
     except OSError as error:
-        raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     with stream:  # a GzipFile doesn't close what it was given
         if file.name.endswith(".gz"):
             yield cast(IO[bytes], gzip.GzipFile(fileobj=stream))
@@ -130,8 +132,8 @@ def _open(file: Traversable) -> Iterator[IO[bytes]]:
 
 def _take(file: Traversable, stream: IO[bytes], count: int) -> bytes:
     try:
-        return stream.read(count)
-    except (gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
+        return read_exactly(stream, count)
+    except damage.GZIP as error:
         raise bad(file, f"damaged ({error})") from error
 
 
@@ -158,13 +160,9 @@ def _read(file: Traversable, dimensions: int) -> NDArray[np.uint8]:
     with _open(file) as stream:
         shape = _header(file, stream, dimensions)
         expected = int(np.prod(shape))
-        # A header is believed only as far as there are bytes: read in pieces, keep what comes.
-        pieces, missing = [], expected
-        while missing and (piece := _take(file, stream, min(missing, 1 << 24))):
-            pieces.append(piece)
-            missing -= len(piece)
-        if missing:
-            raise bad(file, f"it ends {missing:,} bytes before its {expected:,}")
+        data = _take(file, stream, expected)
+        if len(data) < expected:
+            raise bad(file, f"it ends {expected - len(data):,} bytes before its {expected:,}")
         if _take(file, stream, 1):
             raise bad(file, f"it goes on after its {expected:,} bytes")
-    return np.frombuffer(b"".join(pieces), dtype=np.uint8).reshape(shape)
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

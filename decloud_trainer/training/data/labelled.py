@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training import damage
 from decloud_trainer.training.data import columns, parquet, reviews, sheets
 from decloud_trainer.training.data.parquet import ParquetRows
 from decloud_trainer.training.data.rows import HELD_OUT, Part, Rows
@@ -37,9 +38,9 @@ def find_splits(place: Path) -> tuple[str, Mapping[str, LabelledSplit]]:
         DatasetUnavailable: it can't be read, or its columns can't be told.
     """
     if found := reviews.find(place):
-        return "imdb", _text_splits(found)
+        return "imdb", _splits(found, are_texts=True)
     if sst := _sst2(place):
-        return "sst2", _text_splits(sst)
+        return "sst2", _splits(sst, are_texts=True)
     if place.is_dir() and (pieces := parquet.find(place)):
         return "parquet", _parquet(place, pieces)
     tables = _tables(place)
@@ -51,7 +52,7 @@ def find_splits(place: Path) -> tuple[str, Mapping[str, LabelledSplit]]:
         names = {
             split: Sheet(file, AG_NEWS[1:], AG_NEWS[0], AG_NEWS) for split, file in tables.items()
         }
-        return "agnews", _text_splits(names)
+        return "agnews", _splits(names, are_texts=True)
     return first.name.rpartition(".")[2], _described(tables, described)
 
 
@@ -71,7 +72,7 @@ def _described(
     }
     if "" in rows:
         rows = _parts(rows[""])
-    return _text_splits(rows) if chosen.are_texts else _table_splits(rows)
+    return _splits(rows, are_texts=chosen.are_texts)
 
 
 def _parts(whole: Rows) -> dict[str, Rows]:
@@ -82,19 +83,11 @@ def _parts(whole: Rows) -> dict[str, Rows]:
     return {"train": Part(whole, False), "test": Part(whole, True)}
 
 
-def _text_splits(rows: Mapping[str, Rows]) -> dict[str, LabelledSplit]:
-    learned = _training(rows)
-    return {split: TextSplit(each, learned) for split, each in rows.items()}
-
-
-def _table_splits(rows: Mapping[str, Rows]) -> dict[str, LabelledSplit]:
-    learned = _training(rows)
-    return {split: TableSplit(each, learned) for split, each in rows.items()}
-
-
-def _training(rows: Mapping[str, Rows]) -> Rows:
-    """Without training rows, what there is tells the classes."""
-    return rows.get("train") or next(iter(rows.values()))
+def _splits(rows: Mapping[str, Rows], *, are_texts: bool) -> dict[str, LabelledSplit]:
+    # Without training rows, what there is tells the classes.
+    learned = rows.get("train") or next(iter(rows.values()))
+    kind: type[LabelledSplit] = TextSplit if are_texts else TableSplit
+    return {split: kind(each, learned) for split, each in rows.items()}
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -158,7 +151,7 @@ def _archive(file: Path) -> Traversable:
             if any(info.file_size > MAX_BYTES for info in archive.infolist()):
                 raise unusable(file, "archive", f"it unpacks to over {MAX_BYTES:,} bytes")
         return zipfile.Path(file)
-    except (zipfile.BadZipFile, OSError) as error:
+    except damage.ZIP as error:
         raise unusable(file, "archive", f"damaged ({error})") from error
 
 
@@ -182,4 +175,4 @@ def _parquet(place: Path, pieces: Mapping[str, tuple[Path, ...]]) -> dict[str, L
                     rows[split] = found
     if not rows:
         return {}
-    return _text_splits(rows) if chosen.are_texts else _table_splits(rows)
+    return _splits(rows, are_texts=chosen.are_texts)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from decloud_trainer.training import damage
 from decloud_trainer.training.data import arrays, cifar, folders, idx, svhn
 
 # Names told in a sentence, and files looked at.
@@ -74,7 +75,7 @@ def _other_emnist(path: Path, names: set[str]) -> Iterator[str]:
 
 
 def _half_arrays(path: Path, names: set[str]) -> Iterator[str]:
-    known = {name.rpartition(".")[0].lower().replace("-", "_") for name in names if ".npy" in name}
+    known = {arrays.spelled(Path(name).stem) for name in names if name.endswith(".npy")}
     for prefixes in arrays.SPLITS.values():
         for prefix in prefixes:
             images = [each for n in arrays.IMAGES if (each := n.format(prefix)) in known]
@@ -92,7 +93,7 @@ def _unnamed_arrays(path: Path, names: set[str]) -> Iterator[str]:
         try:
             with zipfile.ZipFile(path / name) as packed:
                 inside = [each.removesuffix(".npy") for each in packed.namelist()]
-        except (OSError, zipfile.BadZipFile):
+        except damage.ZIP:
             yield f"{name} is damaged"
             continue
         yield f"{name} has the arrays {_some(inside)}; wanted are x_train and y_train"

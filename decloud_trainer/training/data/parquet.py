@@ -5,7 +5,6 @@ Needs the package `pyarrow` (the extra ``[text]``).
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.data.extras import package
 from decloud_trainer.training.data.rows import MAX_ROWS, MAX_TEXT, Row
 from decloud_trainer.training.data.split import MAX_BYTES, unusable
 
@@ -99,21 +98,9 @@ def _text(file: Path, value: object) -> str:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    try:
-        arrow = importlib.import_module("pyarrow")
-        library = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise DatasetUnavailable(
-            f"can't read {file} without the package pyarrow: {error}",
-            hint="pip install 'decloud-trainer[text]'",
-        ) from error
-    damage = (
-        arrow.lib.ArrowException,
-        OSError,
-        ValueError,
-        NotImplementedError,
-        MemoryError,
-    )
+    arrow, library = package("pyarrow", str(file)), package("pyarrow.parquet", str(file))
+    # The library's own class, and what it raises of Python's.
+    damage = (arrow.lib.ArrowException, OSError, ValueError, NotImplementedError, MemoryError)
     try:
         with library.ParquetFile(file, thrift_string_size_limit=MAX_BYTES) as opened:
             meta = opened.metadata

@@ -7,17 +7,15 @@ positive ones class 1.
 from __future__ import annotations
 
 import functools
-import gzip
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.data.rows import MAX_ROWS, Row
-from decloud_trainer.training.data.split import Bounded, read_exactly, unusable
+from decloud_trainer.training.data.split import unreadable, unusable
+from decloud_trainer.training.data.tars import Member, members
 
 FOLDER, ARCHIVE = "aclImdb", "aclImdb_v1.tar.gz"
 _REVIEW = re.compile(rf"(?:\./)?{FOLDER}/(train|test)/(neg|pos)/[^/]+\.txt")
@@ -25,7 +23,6 @@ KINDS = ("neg", "pos")  # the alphabet gives them their numbers
 MAX_REVIEW_BYTES = 1 << 20
 # 340 MB as published; half of that are reviews without a label.
 MAX_ARCHIVE_BYTES = 1024**3
-_DAMAGE = (gzip.BadGzipFile, zlib.error, EOFError, OSError, tarfile.TarError, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class ReviewFiles:
                 with file.open("rb") as stream:
                     data = stream.read(MAX_REVIEW_BYTES + 1)
             except OSError as error:
-                raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+                raise unreadable(file, error) from error
             yield (_text(data, file, file.name),), file.parent.name
 
 
@@ -79,52 +76,31 @@ class ReviewArchive:
         try:
             seen = self.archive.stat()
         except OSError as error:
-            raise DatasetUnavailable(f"can't read {self.archive}: {error.strerror}") from error
+            raise unreadable(self.archive, error) from error
         return iter(_labels(self.archive, (seen.st_mtime_ns, seen.st_size))[self.split])
 
     def rows(self) -> Iterator[Row]:
-        for tar, member, split, kind in _members(self.archive):
+        for member, split, kind in _reviews(self.archive):
             if split == self.split:
-                yield (_review(tar, member, self.archive),), kind
+                yield (_text(member.read(), self.archive, member.name),), kind
 
 
 @functools.lru_cache(maxsize=2)
 def _labels(archive: Path, _: tuple[int, int]) -> dict[str, tuple[str, ...]]:
     """Split -> labels, in one pass, which takes seconds. A changed file has a new time or size."""
     found: dict[str, list[str]] = {"train": [], "test": []}
-    for _tar, _member, split, kind in _members(archive):
+    for _member, split, kind in _reviews(archive):
         found[split].append(kind)
     return {split: tuple(labels) for split, labels in found.items()}
 
 
-def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, str, str]]:
-    """(archive, member, split, kind) of each review that has a label, in passing."""
-    try:
-        with (
-            archive.open("rb") as raw,
-            gzip.GzipFile(fileobj=raw) as plain,
-            # A stream: members are read in passing, and sizes can't send us anywhere.
-            tarfile.open(
-                fileobj=Bounded.stream(plain, archive, MAX_ARCHIVE_BYTES), mode="r|"
-            ) as tar,
-        ):
-            for member in tar:
-                # Every member passed is remembered, which a long archive can't be allowed.
-                tar.members = []  # type: ignore[attr-defined]
-                if (found := _REVIEW.fullmatch(member.name)) and member.isreg():
-                    if member.size > MAX_REVIEW_BYTES:
-                        raise _too_long(archive, member.name)
-                    yield tar, member, found[1], found[2]
-    except _DAMAGE as error:
-        raise unusable(archive, "archive", f"damaged ({error})") from error
-
-
-def _review(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> str:
-    content = tar.extractfile(member)
-    data = read_exactly(content, member.size) if content else b""
-    if len(data) != member.size:
-        raise unusable(archive, "archive", f"its {member.name[:80]} is cut off")
-    return _text(data, archive, member.name)
+def _reviews(archive: Path) -> Iterator[tuple[Member, str, str]]:
+    """(member, split, kind) of each review that has a label, in passing."""
+    for member in members(archive, MAX_ARCHIVE_BYTES):
+        if found := _REVIEW.fullmatch(member.name):
+            if member.size > MAX_REVIEW_BYTES:
+                raise _too_long(archive, member.name)
+            yield member, found[1], found[2]
 
 
 def find(place: Path) -> dict[str, ReviewFiles | ReviewArchive]:

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 from decloud_trainer.errors import DatasetUnavailable
-from decloud_trainer.training.data.split import Labels
-from decloud_trainer.training.spec import MAX_CLASSES
+from decloud_trainer.training.data.split import Labels, Summary
+from decloud_trainer.training.spec import MAX_CLASSES, Modality
 
 MAX_ROWS = 1_000_000
 MAX_TEXT = 1 << 20  # characters of one cell
@@ -50,47 +50,10 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The training or the held-out part of rows that come in one piece.
-
-    Every fifth row of each class is held out, in the file's order: the same for everybody, whatever
-    the order of the file, and with the classes as frequent in both parts.
-    """
-
-    whole: Rows
-    held_out: bool
-
-    @property
-    def files(self) -> Sequence[Traversable]:
-        return self.whole.files
-
-    @property
-    def identity(self) -> str:
-        return f"{self.whole.identity} {'held out' if self.held_out else 'kept'}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.whole.columns
-
-    def labels(self) -> Iterator[str]:
-        seen: Counter[str] = Counter()
-        return (label for label in self.whole.labels() if self._takes(label, seen))
-
-    def rows(self) -> Iterator[Row]:
-        seen: Counter[str] = Counter()
-        return (row for row in self.whole.rows() if self._takes(row[1], seen))
-
-    def _takes(self, label: str, seen: Counter[str]) -> bool:
-        seen[label] += 1
-        return (seen[label] % HELD_OUT == 0) == self.held_out
-
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """Rows that were read once and are kept in memory."""
+class _Derived:
+    """What rows that are made of others have of them."""
 
     source: Rows
-    kept: tuple[Row, ...]
 
     @property
     def files(self) -> Sequence[Traversable]:
@@ -103,6 +66,40 @@ class Gathered:
     @property
     def columns(self) -> tuple[str, ...]:
         return self.source.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Part(_Derived):
+    """The training or the held-out part of rows that come in one piece.
+
+    Every fifth row of each class is held out, in the file's order: the same for everybody, whatever
+    the order of the file, and with the classes as frequent in both parts.
+    """
+
+    held_out: bool
+
+    @property
+    def identity(self) -> str:
+        return f"{self.source.identity} {'held out' if self.held_out else 'kept'}"
+
+    def labels(self) -> Iterator[str]:
+        seen: Counter[str] = Counter()
+        return (label for label in self.source.labels() if self._takes(label, seen))
+
+    def rows(self) -> Iterator[Row]:
+        seen: Counter[str] = Counter()
+        return (row for row in self.source.rows() if self._takes(row[1], seen))
+
+    def _takes(self, label: str, seen: Counter[str]) -> bool:
+        seen[label] += 1
+        return (seen[label] % HELD_OUT == 0) == self.held_out
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered(_Derived):
+    """Rows that were read once and are kept in memory."""
+
+    kept: tuple[Row, ...]
 
     def labels(self) -> Iterator[str]:
         return (label for _, label in self.kept)
@@ -173,6 +170,39 @@ def numbers_of(rows: Rows, names: tuple[str, ...]) -> Labels:
     if not found:
         raise refused(rows, "it has no rows")
     return np.array(found, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RowSplit:
+    """What splits of texts and of tables have in common.
+
+    Attributes:
+        source: this split's rows.
+        training: the training split's: they tell the classes, and how a row becomes an input.
+    """
+
+    source: Rows
+    training: Rows
+
+    modality: ClassVar[Modality]
+
+    @property
+    def files(self) -> Sequence[Traversable]:
+        return self.source.files
+
+    @property
+    def identity(self) -> str:
+        return self.source.identity
+
+    def summary(self) -> Summary:
+        names = class_names(self.training)
+        return Summary(
+            len(numbers_of(self.source, names)),
+            len(names),
+            modality=self.modality,
+            columns=self.source.columns,
+            labels=names,
+        )
 
 
 def _bounded(labels: Iterator[str], rows: Rows) -> Iterator[str]:

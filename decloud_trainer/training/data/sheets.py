@@ -10,16 +10,15 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training import damage
 from decloud_trainer.training.data.rows import MAX_TEXT, Row
-from decloud_trainer.training.data.split import MAX_BYTES, unusable
+from decloud_trainer.training.data.split import MAX_BYTES, unreadable, unusable
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 MAX_LINE = 8 << 20
@@ -151,5 +150,7 @@ def _lines(file: Traversable) -> Iterator[str]:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise unusable(file, "table", f"line {number} is not UTF-8 text") from error
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DatasetUnavailable(f"can't read {file}: {error}") from error
+    except damage.ZIP as error:
+        if isinstance(error, OSError):
+            raise unreadable(file, error) from error
+        raise unusable(file, "table", f"damaged ({error})") from error

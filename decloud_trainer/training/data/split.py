@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from typing import IO, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,13 @@ def unusable(file: Traversable, kind: str, what: str) -> DatasetUnavailable:
     )
 
 
+def unreadable(file: Traversable, error: OSError) -> DatasetUnavailable:
+    return DatasetUnavailable(
+        f"can't read {file}: {error.strerror or error}",
+        hint="see that it is there, and that this user may read it",
+    )
+
+
 def read_exactly(stream: Readable, count: int) -> bytes:
     """`count` bytes, fewer only at the end; memory grows with what really comes."""
     pieces, missing = [], count
@@ -108,26 +115,3 @@ def read_exactly(stream: Readable, count: int) -> bytes:
         pieces.append(piece)
         missing -= len(piece)
     return b"".join(pieces)
-
-
-class Bounded:
-    """What comes out of an archive, up to a limit: a few bytes can pack many."""
-
-    def __init__(self, stream: Readable, file: Traversable, most: int) -> None:
-        self._stream, self._file, self._most = stream, file, most
-        self._left = most
-
-    @classmethod
-    def stream(cls, stream: Readable, file: Traversable, most: int) -> IO[bytes]:
-        """For `tarfile`, which only reads.
-
-        `read` raises DatasetUnavailable when more than `most` bytes come out.
-        """
-        return cls(stream, file, most)  # type: ignore[return-value]
-
-    def read(self, size: int, /) -> bytes:
-        data = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise unusable(self._file, "archive", f"it unpacks to over {self._most:,} bytes")
-        return data

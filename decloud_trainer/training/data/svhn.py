@@ -16,7 +16,6 @@ from typing import IO
 
 import numpy as np
 
-from decloud_trainer.errors import DatasetUnavailable
 from decloud_trainer.training.data.split import (
     MAX_BYTES,
     ImageSplit,
@@ -25,6 +24,7 @@ from decloud_trainer.training.data.split import (
     Readable,
     Summary,
     read_exactly,
+    unreadable,
     unusable,
 )
 
@@ -108,7 +108,7 @@ def read_mat(file: Path, with_values_of: set[str]) -> dict[str, Variable]:
                 raise ValueError("it is no MATLAB 5 file of a little-endian machine")
             return dict(_variables(stream, size, with_values_of))
     except OSError as error:
-        raise DatasetUnavailable(f"can't read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except (ValueError, struct.error, zlib.error) as error:
         raise unusable(file, "SVHN file", str(error)) from error
 

@@ -7,15 +7,14 @@ split; what is empty there counts as the mean. A column that never changes becom
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decloud_trainer.training.data.rows import Rows, class_names, numbers_of, refused
-from decloud_trainer.training.data.split import MAX_BYTES, Inputs, Labels, Summary
+from decloud_trainer.training.data.rows import Rows, RowSplit, class_names, numbers_of, refused
+from decloud_trainer.training.data.split import MAX_BYTES, Inputs, Labels
 from decloud_trainer.training.spec import Modality
 
 # Cells that say that nothing was measured.
@@ -23,43 +22,14 @@ EMPTY = {"", "?", "na", "n/a", "nan", "null", "none"}
 
 
 @dataclass(frozen=True, slots=True)
-class TableSplit:
-    """Rows of numbers and labels, stored as float32 (N, columns).
+class TableSplit(RowSplit):
+    """Rows of numbers and labels, stored as float32 (N, columns)."""
 
-    Attributes:
-        source: this split's rows.
-        training: the training split's: classes, means and deviations are known from there.
-    """
-
-    source: Rows
-    training: Rows
-
-    @property
-    def modality(self) -> Modality:
-        return "tabular"
+    modality: ClassVar[Modality] = "tabular"
 
     @property
     def transform(self) -> str:
         return "standardised-1"
-
-    @property
-    def files(self) -> Sequence[Traversable]:
-        return self.source.files
-
-    @property
-    def identity(self) -> str:
-        return self.source.identity
-
-    def summary(self) -> Summary:
-        names = class_names(self.training)
-        labels = numbers_of(self.source, names)
-        return Summary(
-            len(labels),
-            len(names),
-            modality="tabular",
-            columns=self.source.columns,
-            labels=names,
-        )
 
     def read(self) -> tuple[Inputs, Labels]:
         labels = numbers_of(self.source, class_names(self.training))

@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import ClassVar
 
-from decloud_trainer.training.data.rows import Rows, class_names, gathered, numbers_of
-from decloud_trainer.training.data.split import Inputs, Labels, Summary
+from decloud_trainer.training.data.rows import Rows, RowSplit, class_names, gathered, numbers_of
+from decloud_trainer.training.data.split import Inputs, Labels
 from decloud_trainer.training.data.tokens import Encoder, Tokenizer, Words
 from decloud_trainer.training.spec import Modality
 
 
 @dataclass(frozen=True, slots=True)
-class TextSplit:
-    """Texts and labels, stored as token ids int32 (N, 256).
+class TextSplit(RowSplit):
+    """Texts and labels, stored as token ids int32 (N, 256)."""
 
-    Attributes:
-        source: this split's rows.
-        training: the training split's: words and classes are known from there.
-    """
-
-    source: Rows
-    training: Rows
     encoder: Encoder = Words()
 
-    @property
-    def modality(self) -> Modality:
-        return "text"
+    modality: ClassVar[Modality] = "text"
 
     @property
     def transform(self) -> str:
         return self.encoder.name
-
-    @property
-    def files(self) -> Sequence[Traversable]:
-        return self.source.files
-
-    @property
-    def identity(self) -> str:
-        return self.source.identity
-
-    def summary(self) -> Summary:
-        names = class_names(self.training)
-        labels = numbers_of(self.source, names)
-        return Summary(
-            len(labels),
-            len(names),
-            modality="text",
-            columns=self.source.columns,
-            labels=names,
-        )
 
     def read(self) -> tuple[Inputs, Labels]:
         training = gathered(self.training)

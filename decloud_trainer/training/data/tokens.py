@@ -9,7 +9,6 @@ equal frequency come in the order of the alphabet. The first 256 words of a text
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
 import re
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decloud_trainer.errors import DatasetUnavailable
+from decloud_trainer.training.data.extras import package
 
 LENGTH = 256  # tokens of a text that are looked at
 VOCABULARY = 30_000  # of our own words, padding and unknown ones included
@@ -88,7 +88,8 @@ class Tokenizer:
 
     @classmethod
     def at(cls, folder: Path) -> Tokenizer:
-        """
+        """The one in `folder`, known by what it is made of.
+
         Raises:
             DatasetUnavailable: there is none.
         """
@@ -117,13 +118,7 @@ class Tokenizer:
 
     def _made(self) -> Any:
         """The library's tokenizer, set to our length and padding."""
-        try:
-            tokenizers = importlib.import_module("tokenizers")
-        except ImportError as error:
-            raise DatasetUnavailable(
-                f"the tokenizer in {self.folder} needs the package tokenizers: {error}",
-                hint="pip install 'decloud-trainer[text]'",
-            ) from error
+        tokenizers = package("tokenizers", f"the tokenizer in {self.folder}")
         try:
             made = _make(tokenizers, self.folder)
         # The library has no error class of its own.

@@ -7,7 +7,6 @@ may meet in one file.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -151,13 +150,12 @@ class _Part:
 
     def __post_init__(self) -> None:
         self.note = self.path.with_suffix(".json")
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        try:
             said = json.loads(self.note.read_bytes())
-            total = said.get("total")
             self.address, self.validator = str(said["address"]), str(said["validator"])
-            self.total = total if type(total) is int else None
-            return
-        self.discard()  # bytes of which nothing is known
+            self.total = said["total"] if type(said["total"]) is int else None
+        except (OSError, ValueError, KeyError, TypeError):
+            self.discard()  # bytes of which nothing is known
 
     @property
     def size(self) -> int:
