@@ -39,7 +39,9 @@ class Course(Generic[Batch]):
     Attributes:
         base: the model's state before the first step.
         digest: of what the run was asked for; a checkpoint of another is never taken.
-        on_save: called with the course whenever its state has been kept for resuming.
+        started: unix seconds.
+        on_save: called whenever the state has been kept for resuming.
+        on_point: called with each new point of the curve.
         message: the template of the messages of its commits.
         curve: a point for each epoch.
         notes: what was out of the ordinary, in sentences.
@@ -137,8 +139,10 @@ class Course(Generic[Batch]):
         self.on_point(point)
 
     def _has_stalled(self) -> bool:
+        """Only after a look: where these are rarer than epochs, the next one may be better."""
         patience, best = self.training.plan.strategy.patience, self.selection.best
-        if not patience or best is None or self.training.plan.is_replay:
+        was_judged = bool(self.curve) and self.curve[-1].validation is not None
+        if not patience or not was_judged or best is None or self.training.plan.is_replay:
             return False
         return self.training.step - best.step >= patience * self.training.per_epoch
 
@@ -201,7 +205,7 @@ class Course(Generic[Batch]):
         if is_first or no_more or self._is_over():
             if self.selection.best is None:
                 raise error
-            self._note(f"{error}; the best state from before is kept")
+            self.note(f"{error}; the best state from before is kept")
             self.stopped = "diverged"
             return
         self._ways_back += 1
@@ -219,14 +223,15 @@ class Course(Generic[Batch]):
         training.choices = dataclasses.replace(
             training.choices, rate_changes=(*earlier, (step, factor))
         )
-        self._note(f"{error}; back to step {step} with {factor:.3g} of the planned rate")
+        self.note(f"{error}; back to step {step} with {factor:.3g} of the planned rate")
 
     def _is_over(self) -> bool:
         deadline = self.training.plan.deadline
         late = deadline is not None and self.hooks.clock() >= deadline
         return late or self.hooks.should_stop()
 
-    def _note(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
+        """Something out of the ordinary: for the record, and for the log."""
         log.warning("%s", sentence)
         self.notes.append(sentence)
 

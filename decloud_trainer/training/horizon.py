@@ -1,17 +1,21 @@
-"""How long a run shall be: decided once, from what is asked for, the speed, and the clock."""
+"""How a run shall go, and how long: decided once, from what is asked for, speed, and the clock."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import TypeVar
 
 from decloud_trainer.training.choices import Choices
+from decloud_trainer.training.classifier_task import ClassifierTask
 from decloud_trainer.training.device import Device
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.loop import train
+from decloud_trainer.training.material import Material
+from decloud_trainer.training.selection import look_every
 from decloud_trainer.training.spec import AUTO, AUTO_EPOCHS, TrainSpec
-from decloud_trainer.training.state import Plan, Training
+from decloud_trainer.training.state import Plan, Training, batches_of_epoch
 from decloud_trainer.training.task import Task
 
 Batch = TypeVar("Batch")
@@ -20,6 +24,63 @@ Batch = TypeVar("Batch")
 WARM_UP_STEPS, WARM_UP_S, MEASURED_S = 3, 3.0, 0.7
 # Of the time there is; the rest is for what else happens: looks, checkpoints, a busy machine.
 USED_SHARE = 0.92
+# Rather too slow: differences, serialising, reading back and writing an artefact.
+STORED_BYTES_PER_S = 100e6
+# A state has the weights, two moments of each, their average and the best so far.
+COMMITTED_MODELS = 5
+
+
+def plan_for(spec: TrainSpec, material: Material, task: ClassifierTask, judged: int) -> Plan:
+    """Its deadline leaves the time to judge, score and store what there will be.
+
+    Args:
+        judged: how many samples a state is judged by.
+    """
+    tested = len(material.preview.split("test")) if material.preview else judged
+    previews = 3 if spec.artifact.dtype == AUTO else 1
+    judging_s = 2 * material.scoring_s * judged / tested
+    ending_s = 1.5 * previews * material.scoring_s + judging_s + 0.5
+    ending_s += previews * material.loaded.bytes / STORED_BYTES_PER_S
+    if spec.commits.auto_commit:
+        ending_s += COMMITTED_MODELS * material.loaded.bytes / STORED_BYTES_PER_S
+    per_epoch = batches_of_epoch(task, spec.max_batches)
+    averages = spec.strategy.averaging != "none"
+    return Plan(
+        learning_rate=spec.learning_rate,
+        seed=spec.seed,
+        strategy=spec.strategy,
+        max_batches=spec.max_batches,
+        deadline=None if spec.deadline is None else spec.deadline - ending_s,
+        look_every=look_every(judged, spec.batch_size, per_epoch, averages),
+        look_at=spec.choices.chosen_step if spec.choices else -1,
+        checkpoint_every_s=spec.checkpoint_every_s,
+        commit_every=spec.commits.commit_interval or 0,
+        is_replay=spec.choices is not None,
+    )
+
+
+def choices_for(
+    spec: TrainSpec, plan: Plan, task: ClassifierTask, device: Device, hooks: Hooks, parts: int
+) -> Choices:
+    """What a new run decides before its first step; measures the speed if there is a deadline.
+
+    Args:
+        parts: into how many batches are split from the start.
+    """
+    speed, seconds = None, math.inf
+    if plan.deadline is not None:
+        left = plan.deadline - hooks.clock()
+        speed = steps_per_second(task, plan, device, hooks, left) if left > 0 else 0.0
+        seconds = plan.deadline - hooks.clock()
+    per_epoch = batches_of_epoch(task, plan.max_batches)
+    return Choices(
+        device=device.name,
+        threads=device.threads,
+        precision=device.precision_name,
+        memory_format=device.memory_format,
+        total_steps=total_steps(spec, per_epoch, speed, max(seconds, 0.0)),
+        micro_batches=((0, parts),) if parts > 1 else (),
+    )
 
 
 def total_steps(spec: TrainSpec, per_epoch: int, speed: float | None, seconds: float) -> int:

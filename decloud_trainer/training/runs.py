@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +30,7 @@ from decloud_trainer.training.course import Course
 from decloud_trainer.training.data.samples import Dataset, Samples
 from decloud_trainer.training.device import Device, choose_device
 from decloud_trainer.training.hooks import Hooks
-from decloud_trainer.training.horizon import steps_per_second, total_steps
+from decloud_trainer.training.horizon import choices_for, plan_for
 from decloud_trainer.training.inspection import settled
 from decloud_trainer.training.loop import state_of
 from decloud_trainer.training.material import gather
@@ -39,9 +38,15 @@ from decloud_trainer.training.memory import parts_that_fit, peak_bytes
 from decloud_trainer.training.outcome import Artifact, Maker
 from decloud_trainer.training.record import Point, RunRecord, slow_epochs, write
 from decloud_trainer.training.results import Progress, TrainResult
-from decloud_trainer.training.selection import Candidate, Judge, Selection, divide, look_every
+from decloud_trainer.training.selection import (
+    LEAST_HELD_OUT,
+    Candidate,
+    Judge,
+    Selection,
+    divide,
+)
 from decloud_trainer.training.spec import AUTO, DataSpec, TrainSpec
-from decloud_trainer.training.state import Plan, Training
+from decloud_trainer.training.state import Training
 from decloud_trainer.training.track import Tracker
 
 log = logging.getLogger(__name__)
@@ -51,10 +56,7 @@ ARTIFACT = "gradient.pt"
 SO_FAR = "so-far.pt"
 # Passes after the planned ones, while the preview doesn't beat the base and no deadline ends it.
 EXTRA_EPOCHS = 20
-# Rather too slow: differences, serialising, reading back and writing an artefact.
-STORED_BYTES_PER_S = 100e6
-# A state has the weights, two moments of each, their average and the best so far.
-COMMITTED_MODELS = 5
+NO_TIME = "the deadline left no time; join rounds that end later"
 
 
 def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
@@ -74,7 +76,7 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
     started = hooks.clock()
     kept = _latest(spec, hooks)
     if kept is None and spec.deadline is not None and started >= spec.deadline:
-        raise OutOfTime("the deadline had passed before the training began")
+        raise OutOfTime("the deadline had passed before the training began", hint=NO_TIME)
     try:
         run = _resumed(spec, folder, hooks, kept) if kept else None
         run = run or _Run(spec, folder, hooks, None)
@@ -125,7 +127,6 @@ class _Run:
         self._tracker = Tracker(folder) if spec.tensorboard else None
         self._hooks = dataclasses.replace(hooks, progress=self._tell)
         self._progress = hooks.progress
-        self._best_told: float | None = None
         self._made: tuple[Candidate, Artifact] | None = None
         self._material = gather(spec, hooks)
         decided = Choices.from_json(kept.document["choices"]) if kept else spec.choices
@@ -133,8 +134,7 @@ class _Run:
         self._compose(decided)
         if kept:
             self.course.restore(kept)
-            self.course.notes.append(f"resumed at step {self.training.step}")
-            log.info("resumed at step %d", self.training.step)
+            self.course.note(f"resumed at step {self.training.step}")
 
     def _settle_device(self, decided: Choices | None) -> Device:
         spec, material = self._spec, self._material
@@ -168,8 +168,8 @@ class _Run:
             samples.modality,
         )
         judge = Judge(material.architecture, material.loaded.tensors, task, judged, device)
-        plan = self._plan(task, len(judged))
-        choices = decided or self._decide(task, plan)
+        plan = plan_for(spec, material, task, len(judged))
+        choices = decided or choices_for(spec, plan, task, device, self._hooks, self._parts)
         wanted = (choices.chosen_step, choices.chosen_weights) if spec.choices else None
         self.training = Training(task, plan, device, choices)
         self.course = Course(
@@ -183,6 +183,11 @@ class _Run:
             self._point,
             spec.commits.message,
         )
+        if spec.strategy.validation and not division.is_held_out:
+            self.course.note(
+                f"nothing was held out to choose by: a part of {spec.strategy.validation:g} of "
+                f"{len(samples):,} samples is less than {LEAST_HELD_OUT}"
+            )
         self._maker = Maker(
             material.loaded.tensors,
             judge.model,
@@ -190,50 +195,6 @@ class _Run:
             spec.artifact,
             material.scorer,
             (lambda state: judge.verdict(state).accuracy) if division.is_held_out else None,
-        )
-
-    def _plan(self, task: ClassifierTask, judged: int) -> Plan:
-        """Its deadline leaves the time to judge, score and store what there will be."""
-        spec, material = self._spec, self._material
-        most = task.batches_per_epoch
-        per_epoch = min(spec.max_batches or most, most)
-        tested = len(material.preview.split("test")) if material.preview else judged
-        previews = 3 if spec.artifact.dtype == AUTO else 1
-        judging_s = 2 * material.scoring_s * judged / tested
-        ending_s = 1.5 * previews * material.scoring_s + judging_s + 0.5
-        ending_s += previews * material.loaded.bytes / STORED_BYTES_PER_S
-        if spec.commits.auto_commit:
-            ending_s += COMMITTED_MODELS * material.loaded.bytes / STORED_BYTES_PER_S
-        averages = spec.strategy.averaging != "none"
-        return Plan(
-            learning_rate=spec.learning_rate,
-            seed=spec.seed,
-            strategy=spec.strategy,
-            max_batches=spec.max_batches,
-            deadline=None if spec.deadline is None else spec.deadline - ending_s,
-            look_every=look_every(judged, spec.batch_size, per_epoch, averages),
-            look_at=spec.choices.chosen_step if spec.choices else -1,
-            checkpoint_every_s=spec.checkpoint_every_s,
-            commit_every=spec.commits.commit_interval or 0,
-            is_replay=spec.choices is not None,
-        )
-
-    def _decide(self, task: ClassifierTask, plan: Plan) -> Choices:
-        """The horizon of a new run."""
-        spec, device = self._spec, self.device
-        speed, seconds = None, math.inf
-        if plan.deadline is not None:
-            left = plan.deadline - self._hooks.clock()
-            speed = steps_per_second(task, plan, device, self._hooks, left) if left > 0 else 0.0
-            seconds = plan.deadline - self._hooks.clock()
-        per_epoch = min(plan.max_batches or task.batches_per_epoch, task.batches_per_epoch)
-        return Choices(
-            device=device.name,
-            threads=device.threads,
-            precision=device.precision_name,
-            memory_format=device.memory_format,
-            total_steps=total_steps(spec, per_epoch, speed, max(seconds, 0.0)),
-            micro_batches=((0, self._parts),) if self._parts > 1 else (),
         )
 
     def train(self) -> None:
@@ -283,7 +244,7 @@ class _Run:
                 )
             raise OutOfTime(
                 "training was stopped before its first batch",
-                hint="the deadline left no time; join rounds that end later",
+                hint=NO_TIME,
             )
         self._commit_end()
         artifact = self._make(best)
@@ -291,7 +252,9 @@ class _Run:
         files.write_atomic(path, artifact.data)
         digest = hashlib.sha256(artifact.data).hexdigest()
         if files.sha256_file(path) != digest:
-            raise CorruptionError(f"{path} isn't what was written to it")
+            raise CorruptionError(
+                f"{path} isn't what was written to it", hint="check the disk, then train again"
+            )
         self._close_chain()
         result = self._result(artifact, digest, seconds)
         choices = dataclasses.replace(
@@ -316,7 +279,7 @@ class _Run:
             try:
                 self.course.commit()
             except Diverged as error:
-                self.course.notes.append(f"the last state isn't committed: {error}")
+                self.course.note(f"the last state isn't committed: {error}")
 
     def _close_chain(self) -> None:
         """Wait for what is being committed, and note what wasn't."""
@@ -324,9 +287,9 @@ class _Run:
             return
         report = self._hooks.checkpoints.close()
         if report.failed:
-            self.course.notes.append(f"{report.failed} states weren't kept: {report.error}")
+            self.course.note(f"{report.failed} states weren't kept: {report.error}")
         if report.left_out:
-            self.course.notes.append(f"{report.left_out} commits gave way to newer ones")
+            self.course.note(f"{report.left_out} commits gave way to newer ones")
 
     def _result(self, artifact: Artifact, digest: str, seconds: float) -> TrainResult:
         curve = self.course.curve

@@ -30,7 +30,8 @@ from decloud_trainer.training.state import Training, on_cpu
 Batch = TypeVar("Batch")
 
 BATCH_SIZE = 256
-# By fewer samples a choice would be luck: then nothing is held out.
+# By fewer samples a choice would be luck: then nothing is held out, and the run's record says so.
+# Not more, since a table of some hundred rows has no more to give; only who asks for it gets it.
 LEAST_HELD_OUT = 50
 # Without a part that is held out, so many training samples show whether a state is of any use.
 PROBED = 512

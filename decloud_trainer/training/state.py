@@ -54,6 +54,12 @@ class Plan:
     is_replay: bool = False
 
 
+def batches_of_epoch(task: Task[Batch], max_batches: int) -> int:
+    """All of them, or `max_batches` if that is less and not 0."""
+    most = task.batches_per_epoch
+    return min(max_batches or most, most)
+
+
 @dataclass(slots=True)
 class Tally:
     """An epoch's running sums. They stay tensors until someone wants to see them.
@@ -114,8 +120,7 @@ class Training(Generic[Batch]):
     @property
     def per_epoch(self) -> int:
         """Batches of an epoch."""
-        most = self.task.batches_per_epoch
-        return min(self.plan.max_batches or most, most)
+        return batches_of_epoch(self.task, self.plan.max_batches)
 
     @property
     def epoch(self) -> int:

@@ -15,7 +15,9 @@ from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.artifacts import serialise
 from decloud_trainer.training.hooks import Hooks
 from decloud_trainer.training.networks import SimpleCNN
+from decloud_trainer.training.record import RECORD, read
 from decloud_trainer.training.runs import train_model
+from decloud_trainer.training.selection import look_every
 from decloud_trainer.training.spec import DataSpec, ModelFile, TrainSpec
 from decloud_trainer.training.strategy import Strategy
 
@@ -82,7 +84,8 @@ def test_every_setting_changes_what_is_trained(
 
 
 def test_patience_ends_a_run_that_gets_no_better(spec: TrainSpec, tmp_path: Path) -> None:
-    """A rate of nearly nothing changes nothing: the run is over long before its last epoch."""
+    """A rate of nearly nothing changes nothing: the second look, more than two epochs after the
+    first, finds nothing better and ends the run. Between looks nothing is known, so it goes on."""
     hopeless = dataclasses.replace(
         spec,
         strategy=strategy_with(validation_split=0.25, patience=2, averaging="none"),
@@ -93,7 +96,18 @@ def test_patience_ends_a_run_that_gets_no_better(spec: TrainSpec, tmp_path: Path
     )
     result = train_model(hopeless, tmp_path, Hooks(clock=lambda: 0.0))
     assert result.stopped == "patience"
-    assert result.epochs < 100
+    between_looks = look_every(60, 64, 1, averages=False)
+    assert between_looks > 2
+    assert result.epochs == 2 * between_looks
+
+
+def test_a_part_too_small_to_choose_by_is_said(spec: TrainSpec, tmp_path: Path) -> None:
+    """A tenth of 240 images is not held out: all are trained on, and the record says why."""
+    small = dataclasses.replace(spec, strategy=Strategy(validation=0.1, patience=1), epochs=3)
+    result = train_model(small, tmp_path, Hooks(clock=lambda: 0.0))
+    assert (result.stopped, result.epochs) == ("complete", 3)
+    (note,) = read(tmp_path / RECORD).notes
+    assert note == "nothing was held out to choose by: a part of 0.1 of 240 samples is less than 50"
 
 
 def test_patience_without_a_held_out_part_is_refused() -> None:
