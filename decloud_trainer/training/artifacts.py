@@ -82,7 +82,9 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
-        raise TrainingError(f"can't read the model {path}: {error.strerror}") from error
+        raise TrainingError(
+            f"can't read the model {path}: {error.strerror}", hint="fetch the model again"
+        ) from error
     if len(data) > max_bytes:
         raise TooLarge(
             f"{path} is larger than the {max_bytes:,} bytes allowed for a model",
@@ -230,5 +232,8 @@ def check_own(data: bytes, shapes: Shapes) -> dict[str, Tensor]:
     tensors = parse(data, GRADIENT_DTYPES)
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if not found.items() <= dict(shapes).items():
-        raise HostileFile("the stored artefact doesn't have the model's keys and shapes")
+        raise HostileFile(
+            "the stored artefact doesn't have the model's keys and shapes",
+            hint="check this machine's memory and disk, then train again",
+        )
     return tensors

@@ -77,7 +77,10 @@ def check_message(template: str, known: Collection[str] = MESSAGE_FIELDS) -> Non
                 raise SettingsError(f"the commit message converts {{{field}!{conversion}}}")
         filled_message(template, dict.fromkeys(known, 1.5))
     except (ValueError, KeyError, IndexError) as error:
-        raise SettingsError(f"the commit message {template!r} can't be filled: {error}") from error
+        raise SettingsError(
+            f"the commit message {template!r} can't be filled: {error}",
+            hint="fields are like {step} or {loss:.4f}; a brace of its own is written twice",
+        ) from error
 
 
 def filled_message(template: str, values: Mapping[str, float | None]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from decloud_trainer.errors import SettingsError
 from decloud_trainer.training.limits import usable_processors
 
+# Within `Device`, the name torch means its property.
+Layout: TypeAlias = torch.memory_format
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -43,7 +46,7 @@ class Device:
         return str(self.autocast or torch.float32).removeprefix("torch.")
 
     @property
-    def layout(self) -> torch.memory_format:
+    def layout(self) -> Layout:
         """`memory_format` as torch's value."""
         return FORMATS[self.memory_format]
 

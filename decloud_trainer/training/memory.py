@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import sys
@@ -31,6 +32,7 @@ def training_bytes(architecture: Architecture, batch_size: int) -> int:
     return fixed + each * batch_size
 
 
+@functools.cache
 def _demand(architecture: Architecture) -> tuple[int, int]:
     """(bytes whatever the batch size, bytes for each sample).
 

@@ -97,7 +97,7 @@ class TrainResult:
         artifact: the file's name in the job's folder; `sha256` and `bytes` are that file's.
         preview: None when the spec asked for none.
         epochs: passes begun, the extra ones included; `loss` has the mean of each.
-        samples: images trained on, repeats counted; `samples_per_s` without loading and scoring.
+        samples: trained on, repeats counted; `samples_per_s` without loading and scoring.
         seconds: all of it.
         stopped: whether the run was cut short, and by what; ``patience`` = it had stopped learning,
             ``diverged`` = the state before that is the result.

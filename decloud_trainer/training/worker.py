@@ -177,7 +177,12 @@ def _of_disk(error: OSError) -> DecloudError:
         where = f" {error.filename}" if error.filename else ""
         hint = "free space, or mend the disk: the job is tried again"
         return StorageError(f"can't write{where}: {error.strerror}", hint=hint)
-    return JobFailed(f"{type(error).__name__}: {error}"[:2000])
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> JobFailed:
+    message = f"{type(error).__name__}: {error}"[:2000]
+    return JobFailed(message, hint="the trace is in worker.log, in the job's folder")
 
 
 def main() -> int:
@@ -210,7 +215,7 @@ def main() -> int:
     except Exception as error:
         # The child's top: whatever it is, the parent hears of it.
         logging.exception("the job failed")
-        _error_event(events, JobFailed(f"{type(error).__name__}: {error}"[:2000]))
+        _error_event(events, _unexpected(error))
         return EXIT_ERROR
     events.send("result", result=result)
     return 0
