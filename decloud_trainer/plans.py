@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decloud_trainer.errors import SettingsError
-from decloud_trainer.files import (
-    cache_dir,
-)
+from decloud_trainer.files import cache_dir
 from decloud_trainer.names import dataset_key
 from decloud_trainer.services import program_of
 from decloud_trainer.settings import Settings

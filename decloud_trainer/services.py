@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decloud_trainer.errors import SettingsError
-from decloud_trainer.files import (
-    cache_dir,
-    home_dir,
-)
+from decloud_trainer.files import cache_dir, home_dir
 from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:

@@ -25,13 +25,18 @@ from decloud_trainer.settings import Settings
 if TYPE_CHECKING:
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.generation import Generation
+    from decloud_trainer.chain.guard import Book
     from decloud_trainer.chain.health import Health
+    from decloud_trainer.chain.rpc import Rpc
+    from decloud_trainer.chain.sending import SolanaSender
     from decloud_trainer.chain.wallet import Wallet
     from decloud_trainer.chain.watch import RoundWatch
     from decloud_trainer.rounds.engine import Engine, Told
     from decloud_trainer.rounds.entry import RowKey
     from decloud_trainer.rounds.intake import Scope
+    from decloud_trainer.rounds.journal import Journal
     from decloud_trainer.rounds.parts import Progress
+    from decloud_trainer.rounds.spending import ColdStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,28 @@ class Trainer:
 
 def journal_path() -> Path:
     return home_dir() / "journal.sqlite"
+
+
+def jobs_path() -> Path:
+    return home_dir() / "jobs.sqlite"
+
+
+def jobs_dir() -> Path:
+    """The folder of the jobs' folders."""
+    return home_dir() / "jobs"
+
+
+@contextlib.contextmanager
+def open_journal() -> Iterator[Journal | None]:
+    """This home's journal, for whoever looks at it; None where nothing was ever kept."""
+    from decloud_trainer.rounds.journal import Journal
+
+    path = journal_path()
+    if not path.exists():
+        yield None
+        return
+    with contextlib.closing(Journal(path)) as journal:
+        yield journal
 
 
 @contextlib.asynccontextmanager
@@ -132,6 +159,41 @@ def worker_of(settings: Settings) -> tuple[str, ...]:
     return TRAINING_WORKER if settings.sandbox else UNCONFINED_WORKER
 
 
+def _cold_of(settings: Settings, wallet: Wallet) -> ColdStore | None:
+    """Where what exceeds the float goes; SettingsError if that is back into the wallet."""
+    cold = cold_of(settings)
+    if cold is not None and cold.address == wallet.pubkey:
+        raise SettingsError(
+            "cold_address is the wallet's own address",
+            hint="set it to the address of another wallet, whose key isn't on this machine",
+        )
+    return cold
+
+
+def _signing(
+    settings: Settings, rpc: Rpc, wallet: Wallet, book: Book
+) -> tuple[SolanaSender, Generation]:
+    """What signs and sends transactions, each looked at by a guard before, and the program's
+    generation that they are made for."""
+    from decloud_trainer.chain.generation import Generation
+    from decloud_trainer.chain.guard import Guard
+    from decloud_trainer.chain.sending import SolanaSender
+
+    program, referrer = program_of(settings), settings.referrer or None
+    generation = Generation(
+        rpc, wallet.pubkey, setting=settings.generation, program=program, referrer=referrer
+    )
+    guard = Guard(
+        rpc,
+        wallet,
+        program=program,
+        referrer=referrer,
+        ceilings=ceilings_of(settings),
+        book=book,
+    )
+    return SolanaSender(rpc, wallet, generation, program=program, guard=guard), generation
+
+
 @contextlib.asynccontextmanager
 async def open_trainer(
     settings: Settings,
@@ -152,39 +214,31 @@ async def open_trainer(
     from decloud_trainer.chain import lifecycle
     from decloud_trainer.chain.client import SolanaChain
     from decloud_trainer.chain.clock import ChainClock
-    from decloud_trainer.chain.generation import Generation
-    from decloud_trainer.chain.guard import Book, Guard
-    from decloud_trainer.chain.sending import SolanaSender
+    from decloud_trainer.chain.guard import Book
     from decloud_trainer.chain.watch import RoundWatch, WatchPace
     from decloud_trainer.jobs.attempt import Limits
     from decloud_trainer.jobs.store import JobStore
     from decloud_trainer.jobs.supervisor import Supervisor
     from decloud_trainer.rounds.engine import Engine
     from decloud_trainer.rounds.intake import Scope
-    from decloud_trainer.rounds.journal import Journal, JournalThread
+    from decloud_trainer.rounds.intents import spent
+    from decloud_trainer.rounds.journal import JournalThread
     from decloud_trainer.rounds.mending import mend
     from decloud_trainer.rounds.parts import Parts
 
     wallet = wallet_of(settings, keypair)
     program = program_of(settings)
-    cold = cold_of(settings)
-    if cold is not None and cold.address == wallet.pubkey:
-        raise SettingsError(
-            "cold_address is the wallet's own address",
-            hint="set it to the address of another wallet, whose key isn't on this machine",
-        )
-    where = services(settings)
-    home = home_dir()
+    cold = _cold_of(settings, wallet)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(the_only_one(wallet.pubkey))
-        for folder in (home, log_dir(), cache_dir(), cache_dir() / "models"):
+        for folder in (home_dir(), log_dir(), cache_dir(), cache_dir() / "models"):
             await asyncio.to_thread(remove_leftovers, folder)
         rpc = await stack.enter_async_context(rpc_of(settings))
         clock = ChainClock(rpc)
         await clock.refresh()
         stack.callback(asyncio.create_task(rpc.keep_probing()).cancel)
         scope = Scope(await rpc.genesis_hash(), str(program), wallet.pubkey)
-        store = JobStore(home / "jobs.sqlite", home / "jobs")
+        store = JobStore(jobs_path(), jobs_dir())
         mended = (
             await asyncio.to_thread(mend, journal_path(), clock.now),
             await asyncio.to_thread(store.mend, clock.now()),
@@ -199,31 +253,18 @@ async def open_trainer(
             )
         )
         chain = SolanaChain(rpc, wallet.pubkey, program=program)
-        generation = Generation(
-            rpc,
-            wallet.pubkey,
-            setting=settings.generation,
-            program=program,
-            referrer=settings.referrer or None,
-        )
-        guard = Guard(
-            rpc,
-            wallet,
-            program=program,
-            referrer=settings.referrer or None,
-            ceilings=ceilings_of(settings),
-            book=Book(lambda id, since: journal(Journal.spent, scope.key(id), since), clock.now),
-        )
+        book = Book(lambda id, since: journal(spent, scope.key(id), since), clock.now)
+        sender, generation = _signing(settings, rpc, wallet, book)
         parts = Parts(
             chain=chain,
-            sender=SolanaSender(rpc, wallet, generation, program=program, guard=guard),
+            sender=sender,
             pins=pins_of(settings),
             jobs=jobs,
             journal=journal,
             terms=terms_of(settings),
             plan=plan_of(settings),
             models_dir=cache_dir() / "models",
-            jobs_dir=home / "jobs",
+            jobs_dir=jobs_dir(),
             max_model_bytes=settings.max_model_mb * 1_000_000,
             max_cached_bytes=settings.model_cache_mb * 1_000_000,
             cold=cold,
@@ -234,7 +275,7 @@ async def open_trainer(
         followed: set[int] = set()
         watch = RoundWatch(
             chain,
-            where.ws_urls,
+            services(settings).ws_urls,
             program=program,
             follow=lambda: tuple(followed),
             pace=WatchPace(poll_interval_s=settings.poll_interval),
@@ -259,10 +300,9 @@ def stored_progress(key: RowKey) -> dict[str, Any] | None:
     from decloud_trainer.jobs.store import JobStore
     from decloud_trainer.rounds.training_jobs import prefix
 
-    path = home_dir() / "jobs.sqlite"
-    if not path.exists():
+    if not jobs_path().exists():
         return None
-    store = JobStore(path, home_dir() / "jobs")
+    store = JobStore(jobs_path(), jobs_dir())
     store.open()
     try:
         running = store.running(prefix(key))

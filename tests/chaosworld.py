@@ -40,7 +40,7 @@ from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import Part, PinStore
 from decloud_trainer.localnet.posting import dataset_index
 from decloud_trainer.localnet.program.image import Params
-from decloud_trainer.rounds import coldstore, transfers
+from decloud_trainer.rounds import asking, coldstore, transfers
 from decloud_trainer.rounds.entry import Entry, State
 from decloud_trainer.rounds.intake import Scope
 from decloud_trainer.rounds.journal import Journal
@@ -218,7 +218,7 @@ class Chaos:
         for life in self.lives:
             journal = Journal(life.home / "journal.sqlite")
             try:
-                journal.ask(kind, self.scope(life).key(number), {})
+                asking.ask(journal, kind, self.scope(life).key(number), {})
             finally:
                 journal.close()
 

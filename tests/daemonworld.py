@@ -37,6 +37,7 @@ from decloud_trainer.localnet.ledger import Commitment
 from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import Part, PinStore
 from decloud_trainer.localnet.program.image import Params
+from decloud_trainer.rounds import asking
 from decloud_trainer.rounds import daemon as daemon_module
 from decloud_trainer.rounds import steps as steps_module
 from decloud_trainer.rounds.daemon import Daemon
@@ -444,7 +445,9 @@ async def ask(running: Running, kind: str, number: int, **args: Any) -> tuple[st
     """A request as another terminal makes it, through a journal of its own; and its answer."""
     journal = Journal(running.home / "journal.sqlite")
     try:
-        return await answer(journal, journal.ask(kind, running.world.scope.key(number), args))
+        return await answer(
+            journal, asking.ask(journal, kind, running.world.scope.key(number), args)
+        )
     finally:
         journal.close()
 
@@ -452,6 +455,6 @@ async def ask(running: Running, kind: str, number: int, **args: Any) -> tuple[st
 async def answer(journal: Journal, request: int) -> tuple[str, str]:
     """What becomes of a request: taken or refused, and why."""
     async with asyncio.timeout(8):
-        while (found := journal.answer_of(request))[0] == "new":  # noqa: ASYNC110
+        while (found := asking.answer_of(journal, request))[0] == "new":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found

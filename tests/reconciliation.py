@@ -33,8 +33,9 @@ from decloud_trainer.chain.rpc import Rpc
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.localnet.history import Landed
 from decloud_trainer.localnet.slots import Commitment
-from decloud_trainer.rounds import coldstore, daemon, ledger
+from decloud_trainer.rounds import coldstore, daemon, intents, ledger
 from decloud_trainer.rounds.entry import State
+from decloud_trainer.rounds.intents import spent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome
 from decloud_trainer.rounds.spending import Ceilings, ColdStore
@@ -86,7 +87,7 @@ class Purse:
         journal = Journal(world.home / "journal.sqlite", clock=world.clock)
 
         async def past(round_id: int, since: float) -> Any:
-            return journal.spent(world.scope.key(round_id), since)
+            return spent(journal, world.scope.key(round_id), since)
 
         guard = Guard(self.rpc, net.wallet, ceilings=ceilings, book=Book(past, world.clock))
         found = Generation(self.rpc, net.wallet.pubkey, setting=net.generation)
@@ -211,7 +212,7 @@ def all_settled(world: World) -> bool:
     """Nothing is under way, and what exceeds the float is stored."""
     journal = Journal(world.home / "journal.sqlite")
     try:
-        sent = [*journal.intents(), *(one.sent for one in transfers(journal))]
+        sent = [*intents.sent(journal), *(one.sent for one in transfers(journal))]
     finally:
         journal.close()
     known = all(one.outcome is not None for one in sent)
@@ -221,8 +222,8 @@ def all_settled(world: World) -> bool:
 def compared(world: World, before: int, seconds: float) -> Report:
     journal = Journal(world.home / "journal.sqlite")
     try:
-        entries, intents = journal.entries(), journal.intents_by_row()
-        postings = ledger.postings(entries, intents, transfers(journal))
+        entries = journal.entries()
+        postings = ledger.postings(entries, intents.sent_by_row(journal), transfers(journal))
     finally:
         journal.close()
     lines = [posting.line for posting in postings]

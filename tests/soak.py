@@ -43,6 +43,7 @@ from decloud_trainer.localnet.pin_server import make_pin_app
 from decloud_trainer.localnet.pin_store import Part, PinStore
 from decloud_trainer.localnet.posting import dataset_index
 from decloud_trainer.localnet.program.image import Params
+from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.entry import Entry, State
 from decloud_trainer.rounds.intake import Scope
 from decloud_trainer.rounds.journal import Journal
@@ -268,7 +269,7 @@ class Soak:
         owed = [number for number in self.paid if not self._submission(number).reward_claimed]
         assert not owed, owed
         with self._journal() as journal:
-            sent = journal.intents()
+            sent = intents.sent(journal)
         booked = lines(sent)
         assert all(line.landed for line in booked), [line for line in booked if not line.landed]
         done = Counter(line.kind.value for line in booked)

@@ -101,6 +101,9 @@ class SolanaChain:
                 self._log_once(account.address, error)
         return sorted(found, key=lambda submission: submission.round_id)
 
+    async def genesis_hash(self) -> str:
+        return await self._rpc.genesis_hash()
+
     async def balance(self, *, since_slot: int = 0) -> int:
         return await self._rpc.balance(self._trainer, since_slot=since_slot)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decloud_trainer.rounds import steps
+from decloud_trainer.rounds import rewards, steps
 from decloud_trainer.rounds.entry import State
 from decloud_trainer.rounds.path import Path
 
@@ -15,7 +15,7 @@ V1 = Path(
         State.JOINED: steps.train,
         State.TRAINED: steps.pin,
         State.PINNED: steps.submit,
-        State.SUBMITTED: steps.complete,
-        State.CLAIMABLE: steps.claim,
+        State.SUBMITTED: rewards.complete,
+        State.CLAIMABLE: rewards.claim,
     }
 )

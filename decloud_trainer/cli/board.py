@@ -74,10 +74,10 @@ class Board:
         number, state = entry.key.round_id, entry.state.value
         said = said_of(told)
         log_event(told)
-        if entry.state.is_final or state in ("seen", "skipped"):
-            self._active.pop(number, None)
-        else:
+        if entry.state.is_in_work:
             self._active[number] = entry
+        else:
+            self._active.pop(number, None)
         if told.moved:
             self._progress.pop(number, None)
             self._claimed += state == "claimed"
@@ -165,7 +165,8 @@ class Board:
 
 def net_lamports(journal: Journal, entry: Entry, since: float) -> int:
     """Rewards less rent and fees, of the round's transactions from then on (unix seconds)."""
+    from decloud_trainer.rounds.intents import sent
     from decloud_trainer.rounds.ledger import lines, totals
 
-    book = lines(journal.intents(entry))
+    book = lines(sent(journal, entry))
     return totals(line for line in book if line.at >= since).net_lamports

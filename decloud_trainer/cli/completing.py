@@ -114,18 +114,12 @@ def path_names(ctx: Context, param: Parameter, incomplete: str) -> list[Completi
 
 def round_ids(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Rounds that the journal knows, the latest first, each with its state."""
-    from decloud_trainer.files import home_dir
-    from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.figures import latest_rounds
+    from decloud_trainer.wiring import open_journal
 
-    path = home_dir() / "journal.sqlite"
     try:
-        if not path.exists():
-            return []
-        journal = Journal(path)
-        try:
-            known = journal.latest_rounds(ROUNDS_OFFERED)
-        finally:
-            journal.close()
+        with open_journal() as journal:
+            known = latest_rounds(journal, ROUNDS_OFFERED) if journal else {}
     except DecloudError:
         return []
     return [

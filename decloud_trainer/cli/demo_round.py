@@ -24,7 +24,7 @@ from decloud_trainer.localnet.network import LocalNetwork
 from decloud_trainer.localnet.options import LocalOptions
 from decloud_trainer.localnet.remote import airdrop
 from decloud_trainer.localnet.reports import TrainerReport
-from decloud_trainer.rounds import ledger
+from decloud_trainer.rounds import intents, ledger
 from decloud_trainer.rounds.entry import Entry
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import ActionKind, Round, Submission
@@ -133,10 +133,9 @@ async def run_demo(
                 chain = SolanaChain(rpc, wallet)
                 round, submission = await chain.round(round_id), await chain.submission(round_id)
                 balance = await chain.balance()
-            journal = Journal(home / "journal.sqlite")
-            entry = next(row for row in journal.entries() if row.key.round_id == round_id)
-            book = ledger.lines(journal.intents(entry))
-            journal.close()
+            with contextlib.closing(Journal(home / "journal.sqlite")) as journal:
+                entry = next(row for row in journal.entries() if row.key.round_id == round_id)
+                book = ledger.lines(intents.sent(journal, entry))
     if round is None or submission is None or report is None:
         raise DecloudError(f"round {round_id} ended without our submission: {entry.reason}")
     return _summary(

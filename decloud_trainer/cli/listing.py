@@ -12,6 +12,7 @@ import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer.cli import completing
+from decloud_trainer.cli.outlook import outlook_now
 from decloud_trainer.cli.output import (
     JSON_OPTION,
     fitting,
@@ -31,14 +32,13 @@ from decloud_trainer.cli.showing import (
     statuses_named,
     submission_word,
 )
-from decloud_trainer.errors import RoundError, SettingsError
+from decloud_trainer.errors import SettingsError
 from decloud_trainer.money import format_sol, lamports_from_sol
 from decloud_trainer.names import dataset_key
 
 if TYPE_CHECKING:
-    from decloud_trainer.rounds.entry import Entry
     from decloud_trainer.rounds.model import Round
-    from decloud_trainer.rounds.policy import Situation
+    from decloud_trainer.rounds.policy import Decision, Verdict
     from decloud_trainer.settings import Settings
 
 SORTS = ("id", "reward", "deadline", "trainers")
@@ -193,24 +193,21 @@ def _verdict_text(row: Row) -> str:
 async def _rows(
     settings: Settings, statuses: tuple[Any, ...], pubkey: str | None
 ) -> tuple[list[Row], float]:
-    from decloud_trainer.plans import terms_of
-    from decloud_trainer.rounds import policy
-    from decloud_trainer.wiring import open_chain
+    from decloud_trainer.wiring import open_chain, open_journal
 
-    async with open_chain(settings, pubkey) as (chain, now):
-        found = await chain.rounds_with(*statuses)
-        mine = {s.round_id: submission_word(s) for s in await chain.submissions()} if pubkey else {}
-        terms, situation = (
-            terms_of(settings),
-            await situation_now(chain, settings, pubkey, now, None),
-        )
     rows = []
-    for round in found:
-        if round.id in mine or round.status.is_over:
-            rows.append(Row(round, mine.get(round.id, ""), False, ""))
-            continue
-        decision = policy.decide(round, terms, situation)
-        rows.append(Row(round, "", decision.take, "" if decision.take else decision.reason))
+    with open_journal() as journal:
+        async with open_chain(settings, pubkey) as (chain, now):
+            found = await chain.rounds_with(*statuses)
+            submissions = await chain.submissions() if pubkey else []
+            outlook = await outlook_now(chain, settings, pubkey, now, journal=journal)
+        mine = {one.round_id: submission_word(one) for one in submissions}
+        for round in found:
+            if round.id in mine or round.status.is_over:
+                rows.append(Row(round, mine.get(round.id, ""), False, ""))
+                continue
+            decision = outlook.decide(round)
+            rows.append(Row(round, "", decision.take, "" if decision.take else decision.reason))
     return rows, now
 
 
@@ -220,14 +217,8 @@ async def _rows(
 @click.pass_context
 def explain(ctx: click.Context, round_id: int, as_json: bool) -> None:
     """Say why a round would be taken or not: every rule, in order, with its numbers."""
-    from decloud_trainer.plans import terms_of
-    from decloud_trainer.rounds import policy
-
     settings = settings_file.load().settings
-    round, situation = asyncio.run(_one(settings, round_id, own_key(ctx)))
-    terms = terms_of(settings)
-    verdicts = policy.explain(round, terms, situation)
-    decision = policy.decide(round, terms, situation)
+    decision, verdicts = asyncio.run(_one(settings, round_id, own_key(ctx)))
     if as_json:
         rules = [dataclasses.asdict(verdict) for verdict in verdicts]
         print_json(
@@ -240,56 +231,16 @@ def explain(ctx: click.Context, round_id: int, as_json: bool) -> None:
         click.echo(folded(f"  {mark}{verdict.rule:<15} ", verdict.text))
 
 
-async def _one(settings: Settings, round_id: int, pubkey: str | None) -> tuple[Round, Situation]:
-    from decloud_trainer.wiring import open_chain
+async def _one(
+    settings: Settings, round_id: int, pubkey: str | None
+) -> tuple[Decision, list[Verdict]]:
+    from decloud_trainer.rounds.model import existing
+    from decloud_trainer.wiring import open_chain, open_journal
 
-    async with open_chain(settings, pubkey) as (chain, now):
-        round = await chain.round(round_id)
-        if round is None:
-            raise RoundError(
-                f"round {round_id} is not on {settings.network}",
-                hint="`decloud-trainer list` shows the rounds there are",
+    with open_journal() as journal:
+        async with open_chain(settings, pubkey) as (chain, now):
+            round = existing(await chain.round(round_id), round_id, settings.network)
+            outlook = await outlook_now(
+                chain, settings, pubkey, now, journal=journal, round_id=round_id
             )
-        return round, await situation_now(chain, settings, pubkey, now, round_id)
-
-
-async def situation_now(
-    chain: Any, settings: Settings, pubkey: str | None, now: float, round_id: int | None
-) -> Situation:
-    """What a daemon would decide by at this moment, as far as another process can tell."""
-    from decloud_trainer.plans import patience_of, plan_of
-    from decloud_trainer.rounds.deciding import training_s, work_s
-    from decloud_trainer.rounds.entry import takes_slot
-    from decloud_trainer.rounds.gate import Gate
-    from decloud_trainer.rounds.journal import PAUSED_UNTIL, Journal
-    from decloud_trainer.rounds.policy import Situation
-    from decloud_trainer.rounds.watchdog import back_offs, ended_of
-    from decloud_trainer.wiring import journal_path
-
-    in_work, seconds, work, gate = 0, None, None, Gate()
-    past: list[Entry] = []
-    if pubkey is not None and journal_path().exists():
-        journal = Journal(journal_path())
-        gate.paused = (journal.mark(PAUSED_UNTIL) or 0.0) > time.time()
-        entries = [entry for entry in journal.entries() if entry.key.wallet == pubkey]
-        journal.close()
-        past = sorted(entries, key=lambda entry: -entry.updated_at)
-        for entry in entries:
-            if entry.key.round_id == round_id:
-                plan = plan_of(settings)
-                seconds = training_s(plan, entry.facts)
-                work = work_s(plan, entry.facts, settings.expected_training_window)
-            elif takes_slot(entry.state, entry.facts):
-                in_work += 1
-    ended = tuple(one for entry in past if (one := ended_of(entry)))
-    return Situation(
-        now=now,
-        balance_lamports=await chain.balance() if pubkey else None,
-        costs=await chain.costs(round_id if settings.max_priority_fee_lamports else None),
-        rounds_in_work=in_work,
-        training_s=seconds,
-        work_s=work,
-        past=ended,
-        closed=gate.closed(-1 if round_id is None else round_id),
-        back_offs=back_offs(ended, now, patience_of(settings)),
-    )
+        return outlook.decide(round), outlook.explain(round)

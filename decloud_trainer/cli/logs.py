@@ -14,6 +14,12 @@ from decloud_trainer.watching.loglines import JsonLines
 MAX_LOG_BYTES, KEPT_LOGS = 5_000_000, 3
 
 
+def log_files(name: str) -> list[Path]:
+    """Where the lines of `start_logging(name)` are, the oldest first."""
+    ages = (f".{age}" for age in range(KEPT_LOGS, 0, -1))
+    return [log_dir() / f"{name}.log{age}" for age in (*ages, "")]
+
+
 def start_logging(name: str, *, verbose: bool, as_json: bool = False) -> Path:
     """Log to ``NAME.log`` in the log folder (mode 0600), and to stderr: warnings, or all with
     `verbose`. The file's path.

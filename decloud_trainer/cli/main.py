@@ -33,7 +33,7 @@ COMMANDS = {
     "finish": ("steering", "End the daemon once its rounds are over."),
     "stop": ("steering", "End the daemon now."),
     "metrics": ("metrics", "Show the running daemon's figures, for Prometheus and Grafana."),
-    "notify": ("metrics", "Send a test message the way alarms go."),
+    "notify": ("notify", "Send a test message the way alarms go."),
     "earnings": ("earnings", "Show every lamport in and out."),
     "wallet": ("wallet", "Show, make, import, export the wallet; its balance."),
     "completion": ("completion", "Print the completion script for a shell."),

@@ -1,59 +1,59 @@
-"""Tells systemd that the daemon is ready, alive, or stopping; without systemd it does nothing.
-
-The protocol is a datagram of ``NAME=VALUE`` lines to the socket in ``NOTIFY_SOCKET``
-(sd_notify(3)). The watchdog's pings come from the event loop, so a loop that hangs is restarted.
-"""
+"""``notify``: see whether alarms arrive."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import os
-import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from typing import TYPE_CHECKING
 
-log = logging.getLogger(__name__)
+import click
 
+from decloud_trainer import config as settings_file
+from decloud_trainer.cli.output import JSON_OPTION, folded, print_json
+from decloud_trainer.errors import DecloudError, SettingsError
 
-@contextlib.asynccontextmanager
-async def announced(
-    status: str = "", environ: Mapping[str, str] = os.environ
-) -> AsyncIterator[None]:
-    """Ready on entering, pinging the watchdog inside, stopping on leaving."""
-    address = environ.get("NOTIFY_SOCKET", "")
-    interval_s = watchdog_s(environ)
-    pings = asyncio.create_task(_ping(address, interval_s)) if address and interval_s else None
-    send(address, f"READY=1\nSTATUS={status}")
-    try:
-        yield
-    finally:
-        if pings is not None:
-            pings.cancel()
-        send(address, "STOPPING=1")
+if TYPE_CHECKING:
+    from decloud_trainer.watching.notices import Channel, Notice
 
 
-def watchdog_s(environ: Mapping[str, str]) -> float:
-    """How often to ping: half of what systemd allows; 0 if it doesn't watch this process."""
-    microseconds = environ.get("WATCHDOG_USEC", "")
-    ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(microseconds) / 2e6 if ours and microseconds.isdecimal() else 0.0
+@click.command(
+    epilog="\b\nExample:\n  decloud-trainer notify"
+    "\n\nExit codes: 0 all took it, 1 one of them didn't, 2 none is configured."
+)
+@JSON_OPTION
+def notify(as_json: bool) -> None:
+    """Send a test message to the webhook, the command and the desktop that are configured."""
+    from decloud_trainer.cli.watched import channels
+    from decloud_trainer.watching.notices import Notice
+
+    settings = settings_file.load().settings
+    found = channels(settings)
+    if not found:
+        raise SettingsError(
+            "nobody is to be told of alarms",
+            hint="set notify_webhook, notify_command or notify_desktop: "
+            "decloud-trainer config --set notify_desktop=true",
+        )
+    text = "This is a test: alarms of your trainer come this way."
+    notice = Notice("test", "", text, "", settings.network, time.time())
+    results = asyncio.run(_sent(found, notice))
+    if as_json:
+        print_json([{"to": name, "error": error} for name, error in results])
+    else:
+        for name, error in results:
+            click.echo(folded(f"{name}: ", error or "took it"))
+    if any(error for _, error in results):
+        raise click.exceptions.Exit(1)
 
 
-def send(address: str, message: str) -> None:
-    """One datagram; a lost one is logged: systemd then acts as the unit says."""
-    if not address.startswith(("/", "@")):
-        return
-    # An @ stands for the NUL byte of Linux's abstract addresses.
-    name = "\0" + address[1:] if address.startswith("@") else address
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.sendto(message.encode(), name)
-    except OSError as error:
-        log.warning("systemd can't be told %r: %s", message.partition("\n")[0], error.strerror)
-
-
-async def _ping(address: str, interval_s: float) -> None:
-    while True:
-        send(address, "WATCHDOG=1")
-        await asyncio.sleep(interval_s)
+async def _sent(found: list[Channel], notice: Notice) -> list[tuple[str, str]]:
+    """Name of each channel with what went wrong; empty for nothing."""
+    results = []
+    for channel in found:
+        try:
+            await channel.send(notice)
+            results.append((channel.name, ""))
+        except DecloudError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            results.append((channel.name, f"{error.message}{hint}"))
+    return results

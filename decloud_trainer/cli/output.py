@@ -161,6 +161,11 @@ def clock_time(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
+def local_time(at: float, *, seconds: bool = False) -> str:
+    """Day and time of unix seconds, by this machine's clock."""
+    return time.strftime(f"%Y-%m-%d %H:%M{':%S' * seconds}", time.localtime(at))
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table for people; plain text when it isn't going to a terminal.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -175,7 +176,7 @@ def _arrived(kind: str, before: Entry | None) -> Callable[[Entry], bool]:
     Args:
         before: the row as the command found it, whose refusals are none of its own.
     """
-    from decloud_trainer.rounds.steps import CLAIM_REFUSED
+    from decloud_trainer.rounds.rewards import CLAIM_REFUSED
 
     ends = {
         "join": {"joined", "trained", "pinned", "submitted", "claimable", "skipped"},
@@ -201,15 +202,13 @@ def _act(ctx: click.Context, kind: str, round_id: int, args: dict[str, Any], as_
         entry = _through_daemon(settings, ctx, kind, round_id, args, as_json)
     else:
         entry = asyncio.run(_by_ourselves(settings, ctx, kind, round_id, args, as_json))
-    done = entry.state.value not in ("skipped", "failed", "lost") or (
-        kind == "join" and entry.state.value != "skipped"
-    )
     if kind == "claim" and entry.state.value == "claimable":
         raise RoundError(
             f"the reward of round {round_id} isn't claimed: {entry.reason}",
             hint="a running daemon keeps trying; otherwise claim again later",
         )
-    if not done:
+    # A round that was joined is no failure of `join`, whatever came of it since.
+    if entry.state.value in ({"skipped"} if kind == "join" else {"skipped", "failed", "lost"}):
         raise RoundError(f"round {round_id} is {entry.state.value}: {entry.reason}")
     if as_json:
         print_json({"round": round_id, "state": entry.state.value, "reason": entry.reason})
@@ -255,20 +254,20 @@ def _through_daemon(
     as_json: bool,
 ) -> Entry:
     """With a daemon running: leave a request in the journal and follow the round there."""
+    from decloud_trainer.rounds.asking import ask, withdraw
     from decloud_trainer.rounds.journal import Journal
     from decloud_trainer.wiring import journal_path, scope_of
 
-    scope = asyncio.run(scope_of(settings, ctx.obj["keypair"]))
-    journal = Journal(journal_path())
-    arrived = _arrived(kind, journal.entry(scope.key(round_id)))
-    number = journal.ask(kind, scope.key(round_id), args)
-    if not as_json:
-        click.echo(f"a daemon is running: it was asked to {kind} round {round_id}", err=True)
-    try:
-        return _follow(journal, number, scope.key(round_id), kind, arrived, as_json)
-    finally:
-        journal.withdraw(number)  # nothing, unless nobody has taken it yet
-        journal.close()
+    key = asyncio.run(scope_of(settings, ctx.obj["keypair"])).key(round_id)
+    with contextlib.closing(Journal(journal_path())) as journal:
+        arrived = _arrived(kind, journal.entry(key))
+        number = ask(journal, kind, key, args)
+        if not as_json:
+            click.echo(f"a daemon is running: it was asked to {kind} round {round_id}", err=True)
+        try:
+            return _follow(journal, number, key, kind, arrived, as_json)
+        finally:
+            withdraw(journal, number)  # nothing, unless nobody has taken it yet
 
 
 def _follow(
@@ -281,12 +280,13 @@ def _follow(
 ) -> Entry:
     """Show what the daemon does for a request, until the round is where it was wanted."""
     from decloud_trainer.cli.live import REASON_COLUMN
+    from decloud_trainer.rounds.asking import answer_of
     from decloud_trainer.wiring import home_is_held
 
     round_id = key.round_id
     told = ""
     while True:
-        state, answer = journal.answer_of(number)
+        state, answer = answer_of(journal, number)
         if state == "refused":
             raise RoundError(answer)
         entry = journal.entry(key)

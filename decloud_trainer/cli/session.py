@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decloud_trainer.cli.live import fraction
-from decloud_trainer.cli.notify import announced
 from decloud_trainer.cli.output import clock_time, folded, is_dumb, print_json
+from decloud_trainer.cli.systemd import announced
 from decloud_trainer.cli.watched import watched
 from decloud_trainer.errors import DecloudError, NetworkError, PinRefused, SettingsError
 from decloud_trainer.money import format_sol
@@ -156,23 +156,24 @@ def _output(session: Session) -> Teller | Board:
 async def dry_run(session: Session) -> None:
     """Say of every open round whether it would be taken, as rounds change; send nothing."""
     from decloud_trainer.chain.watch import RoundWatch, WatchPace
-    from decloud_trainer.cli.listing import situation_now
-    from decloud_trainer.plans import terms_of
-    from decloud_trainer.rounds import policy
+    from decloud_trainer.cli.outlook import outlook_now
     from decloud_trainer.rounds.model import Round
     from decloud_trainer.services import known_wallet, program_of, services
-    from decloud_trainer.wiring import open_chain
+    from decloud_trainer.wiring import open_chain, open_journal
 
     settings = session.settings
     pubkey = known_wallet(settings, session.keypair).pubkey
-    terms, until = terms_of(settings), _ended_by_signals()
+    until = _ended_by_signals()
     async with open_chain(settings, pubkey) as (chain, started):
         began = time.time()
 
         async def tell(round: Round) -> None:
             now = started + time.time() - began
-            situation = await situation_now(chain, settings, pubkey, now, round.id)
-            decision = policy.decide(round, terms, situation)
+            with open_journal() as journal:
+                outlook = await outlook_now(
+                    chain, settings, pubkey, now, journal=journal, round_id=round.id
+                )
+                decision = outlook.decide(round)
             told = {"round": round.id, "take": decision.take, "reason": decision.reason}
             if session.as_json:
                 print_json({"event": "decision", **told})
@@ -241,13 +242,13 @@ async def _shown(output: Teller | Board, trainer: Trainer) -> AsyncIterator[None
 @contextlib.asynccontextmanager
 async def _noted(trainer: Trainer) -> AsyncIterator[None]:
     """Keep a note of this session in the journal, for `status` in another terminal."""
-    from decloud_trainer.rounds.journal import SESSION, Journal
+    from decloud_trainer.rounds.marks import SESSION, set_mark
 
     started_at = time.time()
 
     async def note() -> None:
         while True:
-            with contextlib.suppress(NetworkError):
+            with contextlib.suppress(DecloudError):  # the next note may succeed
                 value = {
                     "pid": os.getpid(),
                     "started_at": started_at,
@@ -256,7 +257,7 @@ async def _noted(trainer: Trainer) -> AsyncIterator[None]:
                     "balance": await trainer.chain.balance(),
                     "balance_at": time.time(),
                 }
-                await trainer.engine.parts.journal(Journal.set_mark, SESSION, value)
+                await trainer.engine.parts.journal(set_mark, SESSION, value)
             await asyncio.sleep(NOTE_S)
 
     noting = asyncio.create_task(note())

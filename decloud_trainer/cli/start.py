@@ -132,11 +132,11 @@ def _finish_at(until_time: str | None, for_span: str | None) -> float | None:
     if until_time is None:
         return None
     try:
-        wanted = datetime.time.fromisoformat(until_time)
+        wanted = time.strptime(until_time, "%H:%M")
     except ValueError as error:
         raise SettingsError(
-            f"{until_time!r} is no time of day", hint="write it as 07:00"
+            f"--until {until_time!r} is no time of day", hint="write it as 07:00"
         ) from error
     now = datetime.datetime.now().astimezone()
-    end = now.replace(hour=wanted.hour, minute=wanted.minute, second=0, microsecond=0)
+    end = now.replace(hour=wanted.tm_hour, minute=wanted.tm_min, second=0, microsecond=0)
     return (end if end > now else end + datetime.timedelta(days=1)).timestamp()

@@ -15,6 +15,7 @@ from decloud_trainer.cli.exporting import export_round
 from decloud_trainer.cli.output import (
     JSON_OPTION,
     folded,
+    local_time,
     print_json,
     print_pairs,
     print_table,
@@ -29,12 +30,13 @@ from decloud_trainer.cli.showing import (
     submission_json,
     submission_text,
 )
-from decloud_trainer.errors import RoundError, plain
+from decloud_trainer.errors import plain
 from decloud_trainer.money import format_sol
 from decloud_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.entry import Entry
+    from decloud_trainer.rounds.journal import Journal
     from decloud_trainer.rounds.model import Round, Submission
 
 # A signature in a journal's line; it is listed in full below.
@@ -121,7 +123,7 @@ def _print_known(known: dict[str, Any]) -> None:
         text = (
             _LONG_WORD.sub(r"\1...", event["text"]) if event["kind"] == "intent" else event["text"]
         )
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
+        at = local_time(event["at"], seconds=True)
         click.echo(folded(f"  {at} {event['state']:<10} ", text, indent=REASON_COLUMN))
     if known["transactions"]:
         click.echo("Transactions:")
@@ -133,36 +135,26 @@ async def _one_round(
     settings: Settings, round_id: int, pubkey: str | None
 ) -> tuple[Round, Submission | None, float]:
     """The round, the wallet's submission in it, and the time on chain."""
+    from decloud_trainer.rounds.model import existing
     from decloud_trainer.wiring import open_chain
 
     async with open_chain(settings, pubkey) as (chain, now):
-        round = await chain.round(round_id)
-        if round is None:
-            raise RoundError(
-                f"round {round_id} is not on {settings.network}",
-                hint="`decloud-trainer list` shows the rounds there are",
-            )
+        round = existing(await chain.round(round_id), round_id, settings.network)
         return round, await chain.submission(round_id) if pubkey else None, now
 
 
 def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
     """What the journal knows of the round with this wallet: state, events, transactions."""
-    from decloud_trainer.rounds import ledger
-    from decloud_trainer.rounds.journal import Journal
-    from decloud_trainer.wiring import journal_path
+    from decloud_trainer.rounds import intents, ledger
+    from decloud_trainer.rounds.figures import newest
+    from decloud_trainer.wiring import open_journal
 
-    nothing: dict[str, Any] = {"here": None, "events": [], "transactions": []}
-    if pubkey is None or not journal_path().exists():
-        return nothing
-    journal = Journal(journal_path())
-    rows = [
-        entry
-        for entry in journal.entries()
-        if entry.key.round_id == round_id and entry.key.wallet == pubkey
-    ]
-    if not rows:
-        return nothing
-    entry = max(rows, key=lambda row: row.updated_at)
+    with open_journal() as journal:
+        entry = newest(journal, pubkey, round_id) if journal and pubkey else None
+        if journal is None or entry is None:
+            return {"here": None, "events": [], "transactions": []}
+        events = journal.events(entry)
+        lines = ledger.lines(intents.sent(journal, entry))
     facts = entry.facts
     return {
         "here": {
@@ -177,7 +169,7 @@ def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
         },
         "events": [
             {"at": event.at, "state": event.to_state, "kind": event.kind, "text": event.text}
-            for event in journal.events(entry)
+            for event in events
         ],
         "transactions": [
             {
@@ -186,7 +178,7 @@ def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
                 "fee_lamports": line.fee_lamports,
                 "change_lamports": line.change_lamports,
             }
-            for line in ledger.lines(journal.intents(entry))
+            for line in lines
         ],
     }
 
@@ -196,9 +188,7 @@ def _journal_view(round_id: int, pubkey: str | None) -> dict[str, Any]:
 
 def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
     """All that this home knows, without asking the network unless told to."""
-    from decloud_trainer.rounds.journal import PAUSED_UNTIL, SESSION, Journal
-    from decloud_trainer.watching.watchman import WATCHDOG
-    from decloud_trainer.wiring import home_is_held, journal_path
+    from decloud_trainer.wiring import home_is_held, open_journal
 
     view: dict[str, Any] = {
         "running": home_is_held(),
@@ -211,25 +201,9 @@ def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
         "alarms": [],
         "problems": [],
     }
-    if journal_path().exists():
-        journal = Journal(journal_path())
-        session = journal.mark(SESSION)
-        entries = [entry for entry in journal.entries() if entry.key.wallet == view["wallet"]]
-        paused_until = journal.mark(PAUSED_UNTIL) or 0.0
-        said = journal.mark(WATCHDOG) if view["running"] else None
-        view["alarms"] = [one for one in (said or {}).get("alarms", ()) if one["is_on"]]
-        view["problems"] = [
-            {"at": event.at, "round": event.round_id, "text": event.text}
-            for event in journal.problems(SHOWN_PROBLEMS)
-        ]
-        journal.close()
-        active = [entry for entry in entries if _is_active(entry)]
-        view["rounds"] = [_active_json(entry) for entry in active]
-        view["paused_until"] = paused_until if paused_until > time.time() else None
-        if session is not None and session.get("wallet") == view["wallet"]:
-            view["session"] = session if view["running"] else None
-            view["balance_lamports"] = session["balance"]
-            view["balance_at"] = session["balance_at"]
+    with open_journal() as journal:
+        if journal is not None:
+            _look_into(journal, view)
     if refresh and view["wallet"]:
         settings = settings_file.load().settings
         view["balance_lamports"] = asyncio.run(_balance(settings, view["wallet"]))
@@ -237,15 +211,35 @@ def _overview(ctx: click.Context, refresh: bool) -> dict[str, Any]:
     return view
 
 
+def _look_into(journal: Journal, view: dict[str, Any]) -> None:
+    """What the journal tells of the overview, put into it."""
+    from decloud_trainer.rounds.figures import in_work, problems
+    from decloud_trainer.rounds.marks import SESSION, mark, paused_until
+    from decloud_trainer.watching.watchman import WATCHDOG
+
+    until = paused_until(journal)
+    view["paused_until"] = until if until > time.time() else None
+    if view["running"] and (said := mark(journal, WATCHDOG)):
+        view["alarms"] = [one for one in said["alarms"] if one["is_on"]]
+    view["problems"] = [
+        {"at": event.at, "round": event.round_id, "text": event.text}
+        for event in problems(journal, SHOWN_PROBLEMS)
+    ]
+    if view["wallet"] is None:
+        return
+    view["rounds"] = [_active_json(entry) for entry in in_work(journal, view["wallet"])]
+    session = mark(journal, SESSION)
+    if session is not None and session.get("wallet") == view["wallet"]:
+        view["session"] = session if view["running"] else None
+        view["balance_lamports"] = session["balance"]
+        view["balance_at"] = session["balance_at"]
+
+
 async def _balance(settings: Settings, pubkey: str) -> int:
     from decloud_trainer.wiring import open_chain
 
     async with open_chain(settings, pubkey) as (chain, _):
         return await chain.balance()
-
-
-def _is_active(entry: Entry) -> bool:
-    return not entry.state.is_final and entry.state.value not in ("seen", "skipped")
 
 
 def _active_json(entry: Entry) -> dict[str, Any]:
@@ -269,7 +263,7 @@ def _print_overview(view: dict[str, Any]) -> None:
     now = time.time()
     session = view["session"]
     if session:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(session["started_at"]))
+        since = local_time(session["started_at"])
         daemon = f"running since {since} (pid {session['pid']}) on {session['network']}"
     else:
         daemon = "a command is at work" if view["running"] else "not running"
@@ -283,8 +277,7 @@ def _print_overview(view: dict[str, Any]) -> None:
         {"Daemon": daemon, "Wallet": view["wallet"] or "No private key found", "Balance": balance}
     )
     for alarm in view["alarms"]:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(alarm["since"]))
-        prefix = f"ALARM {alarm['alarm']} since {since}: "
+        prefix = f"ALARM {alarm['alarm']} since {local_time(alarm['since'])}: "
         click.echo(click.style(folded(prefix, alarm["text"], indent=6), fg="red", bold=True))
     if view["rounds"]:
         click.echo()
@@ -302,7 +295,7 @@ def _print_overview(view: dict[str, Any]) -> None:
     else:
         click.echo("No rounds in work.")
     for problem in view["problems"]:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(problem["at"]))
+        at = local_time(problem["at"], seconds=True)
         click.echo(folded(f"problem {at} round {problem['round']}: ", problem["text"], indent=10))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from decloud_trainer.errors import DecloudError
 
 if TYPE_CHECKING:
     from decloud_trainer.rounds.gate import Wish
-    from decloud_trainer.rounds.journal import Journal
 
 STOP_PATIENCE_S = 60.0
 FOR_EVER_S = 100 * 365 * 86_400.0
@@ -26,12 +26,10 @@ FOR_EVER_S = 100 * 365 * 86_400.0
 @click.argument("span", required=False)
 def pause(span: str | None) -> None:
     """Take no new rounds, for ever or for a span; rounds in work go on."""
-    from decloud_trainer.rounds.journal import PAUSED_UNTIL
+    from decloud_trainer.rounds.marks import PAUSED_UNTIL
 
     until = time.time() + (span_s(span) if span else FOR_EVER_S)
-    journal = _journal()
-    journal.set_mark(PAUSED_UNTIL, until)
-    journal.close()
+    _leave(PAUSED_UNTIL, until)
     for_long = f" for {time_left(int(until), time.time())}" if span else ""
     click.echo(f"paused{for_long}: no new rounds are taken; `decloud-trainer resume` goes on")
 
@@ -39,11 +37,9 @@ def pause(span: str | None) -> None:
 @click.command(epilog="\b\nExample:\n  decloud-trainer resume")
 def resume() -> None:
     """Take new rounds again."""
-    from decloud_trainer.rounds.journal import PAUSED_UNTIL
+    from decloud_trainer.rounds.marks import PAUSED_UNTIL
 
-    journal = _journal()
-    journal.set_mark(PAUSED_UNTIL, None)
-    journal.close()
+    _leave(PAUSED_UNTIL, None)
     click.echo("new rounds are taken again")
 
 
@@ -79,18 +75,19 @@ def stop() -> None:
 
 
 def _ask(wish: Wish) -> None:
-    from decloud_trainer.rounds.journal import WISH
+    from decloud_trainer.rounds.marks import WISH
     from decloud_trainer.wiring import home_is_held
 
     if not home_is_held():
         raise DecloudError("no daemon is running", hint="start one: decloud-trainer start")
-    journal = _journal()
-    journal.set_mark(WISH, wish.value)
-    journal.close()
+    _leave(WISH, wish.value)
 
 
-def _journal() -> Journal:
+def _leave(mark: str, value: float | str | None) -> None:
+    """Leave a mark in the journal, where a running daemon looks again and again."""
     from decloud_trainer.rounds.journal import Journal
+    from decloud_trainer.rounds.marks import set_mark
     from decloud_trainer.wiring import journal_path
 
-    return Journal(journal_path())
+    with contextlib.closing(Journal(journal_path())) as journal:
+        set_mark(journal, mark, value)

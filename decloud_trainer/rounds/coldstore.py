@@ -14,8 +14,8 @@ from decloud_trainer.faultpoints import reach
 from decloud_trainer.money import format_sol
 from decloud_trainer.rounds import transfers
 from decloud_trainer.rounds.entry import RowKey
-from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.landing import TooSoon, wait_for_unknown_ones
+from decloud_trainer.rounds.marks import mark, set_mark
 from decloud_trainer.rounds.model import (
     NO_ROUND,
     Action,
@@ -77,7 +77,7 @@ async def store_excess(parts: Parts, scope: RowKey) -> Outcome | None:
         # Most likely a join is under way, which the balance doesn't show yet.
         log.warning("nothing is sent to the cold address for now: %s", refusal)
         return None
-    await parts.journal(transfers.record, scope, intent, parts.clock())
+    await parts.journal(transfers.record, scope, intent)
     reach("send.transfer.recorded")
     return await _settle(parts, intent, fresh=True)
 
@@ -103,11 +103,11 @@ async def _is_told(parts: Parts, scope: RowKey, lamports: int) -> bool:
     """Whether the user has had time to object to this address."""
     assert parts.cold is not None
     now = parts.clock()
-    told = await parts.journal(Journal.mark, TOLD)
+    told = await parts.journal(mark, TOLD)
     same = {"address": parts.cold.address, "wallet": scope.wallet, "genesis": scope.genesis}
     if isinstance(told, dict) and {name: told.get(name) for name in same} == same:
         return now >= float(told["from"])
-    await parts.journal(Journal.set_mark, TOLD, {**same, "from": now + NOTICE_S})
+    await parts.journal(set_mark, TOLD, {**same, "from": now + NOTICE_S})
     log.warning(
         "%s more than sweep_above keeps are in the wallet: they go to %s in %d minutes, and from "
         "then on whatever exceeds it. If that isn't your address: "

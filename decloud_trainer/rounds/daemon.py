@@ -13,12 +13,14 @@ from typing import Any
 
 from decloud_trainer.errors import CorruptionError, DecloudError, NetworkError
 from decloud_trainer.faultpoints import reach
+from decloud_trainer.rounds.asking import answer, new_requests
 from decloud_trainer.rounds.coldstore import store_excess
 from decloud_trainer.rounds.engine import Busy, Engine
 from decloud_trainer.rounds.entry import Entry, Request, State
 from decloud_trainer.rounds.gate import Gate, Wish
 from decloud_trainer.rounds.intake import Scope, sweep, take_request
-from decloud_trainer.rounds.journal import PAUSED_UNTIL, WISH, Journal
+from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.marks import WISH, mark, paused_until, set_mark
 from decloud_trainer.rounds.ports import Watch
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,9 @@ MOST_STEPS = 16
 # Looks at the balance for the cold address, besides those after each claim; and at the clock for
 # the sweep.
 STORE_S, SWEEP_LOOK_S = 300.0, 60.0
-# After trouble with the network, and after a failure that no step could record.
-NETWORK_PAUSE_S = 5.0
+# After trouble with the network, doubled each time, at most the second; and after a failure that
+# no step could record.
+NETWORK_PAUSE_S, LONGEST_NETWORK_PAUSE_S = 5.0, 600.0
 FAILURE_PAUSE_S = 5.0
 
 
@@ -90,7 +93,7 @@ class Daemon:
             self._sweeping,
             self._storing,
         )
-        await self._journal(Journal.set_mark, WISH, None)  # it was for an earlier daemon
+        await self._journal(set_mark, WISH, None)  # it was for an earlier daemon
         tasks = [asyncio.create_task(_outlive(loop)) for loop in loops]
         stopping = asyncio.create_task(self._stopping(until))
         watched: set[asyncio.Future[Any]] = {*tasks, stopping, self._broken}
@@ -118,7 +121,7 @@ class Daemon:
 
     async def _is_to_end(self, gate: Gate) -> bool:
         await self._pause_or_resume()
-        wish = await self._journal(Journal.mark, WISH)
+        wish = await self._journal(mark, WISH)
         if wish == Wish.STOP.value:
             return True
         if wish == Wish.FINISH.value and not gate.finishing:
@@ -129,7 +132,7 @@ class Daemon:
 
     async def _pause_or_resume(self) -> None:
         parts = self._engine.parts
-        paused = (await self._journal(Journal.mark, PAUSED_UNTIL) or 0.0) > self._local_now()
+        paused = await self._journal(paused_until) > self._local_now()
         if parts.gate.paused and not paused:
             await self._journal(Journal.reconsider, self._any)
             self._wake.set()
@@ -176,7 +179,8 @@ class Daemon:
                 if self._broken is not None and not self._broken.done():
                     self._broken.set_exception(error)
             except Exception:
-                # Not even the failure could be recorded, say on a full disk: no hot loop.
+                # The engine records what a step raises; here not even that went well, say on a
+                # full disk. The other rounds must go on, and this one must not run hot.
                 log.exception("round %s can't go on for now", entry.key.round_id)
                 await asyncio.sleep(FAILURE_PAUSE_S)
             finally:
@@ -188,10 +192,10 @@ class Daemon:
     async def _requests(self) -> None:
         while True:
             pause = REQUESTS_S
-            for request in await self._journal(Journal.new_requests):
+            for request in await self._journal(new_requests):
                 try:
                     reach("request.taking")
-                    answer = await self._take(request)
+                    refusal = await self._take(request)
                     reach("request.taken")
                 except Busy:
                     continue  # the running step would overwrite it; taken after that
@@ -199,17 +203,19 @@ class Daemon:
                     log.warning("request %s waits for the network: %s", request.kind, error)
                     pause = NETWORK_PAUSE_S
                     continue
-                await self._journal(Journal.answer, request.id, answer)
+                await self._journal(answer, request.id, refusal)
                 self._wake.set()
             await asyncio.sleep(pause)
 
     async def _take(self, request: Request) -> str:
         """Why the request is refused; empty if it was taken."""
-        if request.key != self._scope.key(request.round_id):
+        asked, ours = request.key, self._scope
+        if asked != ours.key(request.round_id):
             return (
-                f"the running daemon works for wallet {self._scope.wallet} and program "
-                f"{self._scope.program} on another network or with another wallet than this "
-                "command: stop it first, or give both the same settings"
+                f"the running daemon works for wallet {ours.wallet} and program {ours.program} on "
+                f"the network with the genesis hash {ours.genesis}; this command is for wallet "
+                f"{asked.wallet} and program {asked.program} on {asked.genesis}: stop the daemon "
+                "first, or give both the same settings"
             )
         try:
             await take_request(self._engine, self._scope, request)
@@ -220,34 +226,27 @@ class Daemon:
         return ""
 
     async def _sweeping(self) -> None:
-        pause = NETWORK_PAUSE_S
         while True:
-            try:
-                await sweep(self._engine, self._scope)
-            except NetworkError as error:
-                log.warning("looking for unclaimed rewards: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 600.0)
-                continue
-            pause = NETWORK_PAUSE_S
+            await _when_reachable(
+                lambda: sweep(self._engine, self._scope),
+                lambda error: log.warning("looking for unclaimed rewards: %s", error),
+            )
             self._wake.set()
             due = self._clock() + SWEEP_S  # by the clock: a machine that slept is late, not behind
             while (left := due - self._clock()) > 0:  # noqa: ASYNC110  the clock tells nobody
                 await asyncio.sleep(min(left, SWEEP_LOOK_S))
 
     async def _storing(self) -> None:
-        pause = NETWORK_PAUSE_S
         while True:
-            self._paid.clear()
-            try:
-                await store_excess(self._engine.parts, self._any)
-            except NetworkError as error:
-                log.warning("looking for what exceeds the float: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 600.0)
-                continue
-            pause = NETWORK_PAUSE_S
+            await _when_reachable(
+                self._store,
+                lambda error: log.warning("looking for what exceeds the float: %s", error),
+            )
             await _wait(self._paid, STORE_S)
+
+    async def _store(self) -> None:
+        self._paid.clear()
+        await store_excess(self._engine.parts, self._any)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -260,6 +259,21 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
+async def _when_reachable(
+    work: Callable[[], Awaitable[object]], tell: Callable[[NetworkError], None]
+) -> None:
+    """Do it; after trouble with the network again, ever later."""
+    pause = NETWORK_PAUSE_S
+    while True:
+        try:
+            await work()
+            return
+        except NetworkError as error:
+            tell(error)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_NETWORK_PAUSE_S)
+
+
 async def _outlive(loop: Callable[[], Awaitable[None]]) -> None:
     """Run one of the daemon's loops for ever: a failure is logged, and it goes on."""
     while True:
@@ -268,6 +282,7 @@ async def _outlive(loop: Callable[[], Awaitable[None]]) -> None:
         except CorruptionError:
             raise
         except Exception:
+            # Also a defect of this program: months of claims hang on loops that go on.
             log.exception("unexpected; going on in %g s", FAILURE_PAUSE_S)
         await asyncio.sleep(FAILURE_PAUSE_S)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decloud_trainer.rounds import policy
+from decloud_trainer.rounds import intents, policy
 from decloud_trainer.rounds.entry import Entry, Facts
 from decloud_trainer.rounds.figures import ended
 from decloud_trainer.rounds.journal import Journal
@@ -38,7 +38,7 @@ async def _situation(
         now=now,
         balance_lamports=await parts.chain.balance() if look_closely else None,
         costs=await parts.chain.costs(round.id if pays else None),
-        rounds_in_work=await parts.journal(Journal.slots_in_use, entry, with_early=with_early),
+        rounds_in_work=await parts.journal(Journal.slots_in_use, entry.key, with_early=with_early),
         training_s=training_s(parts.plan, entry.facts),
         work_s=work_s(parts.plan, entry.facts, parts.terms.expected_training_window_s),
         past=past,
@@ -88,7 +88,7 @@ async def tip(parts: Parts, entry: Entry, kind: ActionKind, round: Round | None)
         return NO_TIP
     worth, deadline = await _at_stake(parts, entry, kind, round)
     left_s = None if deadline is None else deadline - parts.clock()
-    tries = await parts.journal(Journal.intents, entry)
+    tries = await parts.journal(intents.sent, entry)
     again = any(
         sent.intent.action.kind is kind
         and sent.outcome is not None

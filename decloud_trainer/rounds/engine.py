@@ -23,11 +23,9 @@ from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.entry import Entry, RowKey, State
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import RoundStatus
-from decloud_trainer.rounds.models import prune_models
 from decloud_trainer.rounds.parts import Move, Parts, Wait
 from decloud_trainer.rounds.path import Path
-from decloud_trainer.rounds.tidy import discard_artifact
-from decloud_trainer.rounds.training_jobs import discard_chains
+from decloud_trainer.rounds.tidy import tidy
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +138,7 @@ class Engine:
         )
         self.parts.gate.moved(after.key.round_id, after.state)
         if after.state.is_final:
-            reach("artifact.discarding")
-            await asyncio.to_thread(discard_artifact, after.facts)
-            await discard_chains(self.parts, after)
-            await prune_models(self.parts)
+            await tidy(self.parts, after)
         self._tell(after, moved=True, problem=problem)
         return after
 

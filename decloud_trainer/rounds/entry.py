@@ -30,6 +30,11 @@ class State(enum.Enum):
         return self in (State.CLAIMED, State.LOST, State.FAILED)
 
     @property
+    def is_in_work(self) -> bool:
+        """We take part in the round, or are about to."""
+        return not self.is_final and self not in (State.SEEN, State.SKIPPED)
+
+    @property
     def holds_slot(self) -> bool:
         """Counts against max_concurrent_rounds: from being taken until it is submitted."""
         return self in (

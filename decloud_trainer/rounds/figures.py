@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decloud_trainer.rounds.entry import RowKey, State
-from decloud_trainer.rounds.journal import Journal
-from decloud_trainer.rounds.journal_rows import entry_of, key_values, read_id
+from decloud_trainer.rounds.entry import Entry, Event, RowKey, State
+from decloud_trainer.rounds.journal import IN_WORK, Journal
+from decloud_trainer.rounds.journal_rows import (
+    entry_of,
+    event_of,
+    key_values,
+    read_id,
+    stored_id,
+)
 from decloud_trainer.rounds.model import ActionKind
 from decloud_trainer.rounds.watchdog import Ended, Missed, Unclaimed, ended_of
 
@@ -17,6 +23,46 @@ from decloud_trainer.rounds.watchdog import Ended, Missed, Unclaimed, ended_of
 MOST_ENDED = 500
 
 _MINE = "r.genesis = ? AND r.program = ? AND r.wallet = ?"
+
+
+def newest(journal: Journal, wallet: str, round_id: int) -> Entry | None:
+    """The wallet's row of a round of that number; where several networks have one, the row that
+    changed last."""
+    rows = journal.rows(
+        "SELECT * FROM rounds WHERE wallet = ? AND round_id = ? ORDER BY updated_at DESC LIMIT 1",
+        wallet,
+        stored_id(round_id),
+    )
+    return entry_of(rows[0]) if rows else None
+
+
+def in_work(journal: Journal, wallet: str) -> list[Entry]:
+    """The wallet's rounds that we take part in, or are about to, on all networks."""
+    rows = journal.rows(
+        f"SELECT * FROM rounds WHERE wallet = ? AND {IN_WORK} ORDER BY row",  # noqa: S608
+        wallet,
+    )
+    return [entry_of(row) for row in rows]
+
+
+def latest_rounds(journal: Journal, most: int) -> dict[int, str]:
+    """Ids of the rounds that something happened to last, the latest first, with their state."""
+    found: dict[int, str] = {}
+    for row in journal.rows(
+        "SELECT round_id, state FROM rounds ORDER BY updated_at DESC LIMIT ?", most
+    ):
+        found.setdefault(read_id(row["round_id"]), row["state"])
+    return found
+
+
+def problems(journal: Journal, most: int) -> list[Event]:
+    """The latest troubles of all rounds, newest first."""
+    rows = journal.rows(
+        "SELECT e.*, r.round_id FROM events e JOIN rounds r ON r.row = e.row"
+        " WHERE e.kind = 'problem' OR e.to_state = 'failed' ORDER BY e.id DESC LIMIT ?",
+        most,
+    )
+    return [event_of(row, read_id(row["round_id"])) for row in rows]
 
 
 def ended(journal: Journal, scope: RowKey, most: int = MOST_ENDED) -> tuple[Ended, ...]:

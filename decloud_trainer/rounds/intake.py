@@ -12,7 +12,7 @@ from decloud_trainer.faultpoints import reach
 from decloud_trainer.rounds.engine import Engine
 from decloud_trainer.rounds.entry import NOTHING_KNOWN, Entry, Facts, Request, RowKey, State
 from decloud_trainer.rounds.journal import Journal
-from decloud_trainer.rounds.model import Round, RoundStatus, Submission
+from decloud_trainer.rounds.model import Round, RoundStatus, Submission, existing
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +97,7 @@ async def take_request(engine: Engine, scope: Scope, request: Request) -> Entry:
         raise RoundError(f"this version can't {request.kind} a round")
     key = scope.key(request.round_id)
     with engine.hold(key):
-        round = await engine.parts.chain.round(request.round_id)
-        if round is None:
-            raise RoundError(
-                f"round {request.round_id} is not on chain",
-                hint="`decloud-trainer list` shows the rounds there are",
-            )
+        round = existing(await engine.parts.chain.round(request.round_id), request.round_id)
         submission = await engine.parts.chain.submission(request.round_id)
         _check_request(request, round, submission)
         entry = await engine.parts.journal(Journal.entry, key)

@@ -136,7 +136,7 @@ def entry_of(row: sqlite3.Row) -> Entry:
             updated_at=row["updated_at"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(f"row {row['row']} of rounds", error) from error
+        raise damaged(f"row {row['row']} of rounds", error) from error
 
 
 def event_of(row: sqlite3.Row, round_id: int) -> Event:
@@ -147,7 +147,7 @@ def intent_of(row: sqlite3.Row, round_id: int) -> Intent:
     try:
         action = Action(ActionKind(row["kind"]), round_id, row["cid"])
     except ValueError as error:
-        raise _damaged(f"the intent {row['signature']}", error) from error
+        raise damaged(f"the intent {row['signature']}", error) from error
     return Intent(action, row["signature"], row["raw"], row["last_valid_height"])
 
 
@@ -162,7 +162,7 @@ def outcome_of(row: sqlite3.Row) -> Outcome | None:
     try:
         state = OutcomeState(row["state"])
     except ValueError as error:
-        raise _damaged(f"the intent {row['signature']}", error) from error
+        raise damaged(f"the intent {row['signature']}", error) from error
     return Outcome(
         state,
         row["slot"],
@@ -174,11 +174,38 @@ def outcome_of(row: sqlite3.Row) -> Outcome | None:
     )
 
 
+# How a signed transaction, of a round or not, is kept: first with nothing known of its fate. The
+# same bytes may come again after they were refused unsent, since signing is deterministic and a
+# blockhash is the newest one for some time; what reached the chain is never opened again.
+OPEN = "'open', NULL, 0, 0, '', NULL, ''"
+REOPENED = (
+    "ON CONFLICT (signature) DO UPDATE SET state = 'open' WHERE state = 'rejected' AND slot IS NULL"
+)
+SETTLED = (
+    "state = ?, slot = ?, fee = ?, change = ?, error_name = ?, error_number = ?, error = ?"
+    " WHERE signature = ?"
+)
+
+
+def settled_values(intent: Intent, outcome: Outcome) -> tuple[str | int | None, ...]:
+    """Those of SETTLED."""
+    return (
+        outcome.state.value,
+        outcome.slot,
+        outcome.fee_lamports,
+        outcome.wallet_change_lamports,
+        outcome.error_name,
+        outcome.error_number,
+        outcome.error,
+        intent.signature,
+    )
+
+
 def request_of(row: sqlite3.Row) -> Request:
     try:
         args = json.loads(row["args"])
     except ValueError as error:
-        raise _damaged(f"request {row['id']}", error) from error
+        raise damaged(f"request {row['id']}", error) from error
     return Request(row["id"], row["kind"], _key(row), args)
 
 
@@ -195,7 +222,8 @@ def _round(text: str | None) -> Round | None:
     return Round(**values)
 
 
-def _damaged(what: str, error: Exception) -> CorruptionError:
+def damaged(what: str, error: Exception) -> CorruptionError:
+    """Of a value in the journal that can't be read."""
     return CorruptionError(
         f"the journal is damaged: {what} can't be read ({error})",
         hint=AT_NEXT_START,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.faultpoints import reach
+from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.entry import Entry
-from decloud_trainer.rounds.journal import REBUILT, Journal
+from decloud_trainer.rounds.marks import REBUILT, mark
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
 from decloud_trainer.rounds.parts import Parts
 
@@ -20,7 +21,7 @@ async def land(parts: Parts, entry: Entry, action: Action) -> Outcome:
     await wait_for_unknown_ones(parts)
     reach(f"send.{action.kind.value}.signing")
     intent = await parts.sender.prepare(action)
-    await parts.journal(Journal.record_intent, entry, intent)
+    await parts.journal(intents.record, entry, intent)
     reach(f"send.{action.kind.value}.recorded")
     return await _settle(parts, entry, intent, fresh=True)
 
@@ -36,7 +37,7 @@ async def wait_for_unknown_ones(parts: Parts) -> None:
 
     Raises:
         TooSoon: not yet."""
-    rebuilt = await parts.journal(Journal.mark, REBUILT)
+    rebuilt = await parts.journal(mark, REBUILT)
     left = rebuilt["at"] + UNKNOWN_S - parts.clock() if isinstance(rebuilt, dict) else 0.0
     if left > 0:
         raise TooSoon(
@@ -50,10 +51,10 @@ async def settled(parts: Parts, entry: Entry, kind: ActionKind) -> Outcome | Non
 
     First learns the fate of one that an earlier run left open; then this is its outcome,
     whatever it is. The journal is asked before the chain, whose answer may be an old one."""
-    intent = await parts.journal(Journal.open_intent, entry, kind)
+    intent = await parts.journal(intents.under_way, entry, kind)
     if intent is not None:
         return await _settle(parts, entry, intent, fresh=False)
-    for sent in await parts.journal(Journal.intents, entry):
+    for sent in await parts.journal(intents.sent, entry):
         landed = sent.outcome is not None and sent.outcome.state is OutcomeState.LANDED
         if landed and sent.intent.action.kind is kind:
             return sent.outcome
@@ -63,5 +64,5 @@ async def settled(parts: Parts, entry: Entry, kind: ActionKind) -> Outcome | Non
 async def _settle(parts: Parts, entry: Entry, intent: Intent, *, fresh: bool) -> Outcome:
     outcome = await parts.sender.settle(intent, fresh=fresh)
     reach(f"send.{intent.action.kind.value}.settled")
-    await parts.journal(Journal.settle_intent, entry, intent, outcome)
+    await parts.journal(intents.settle, entry, intent, outcome)
     return outcome

@@ -6,20 +6,35 @@ way are adopted (see `intake.sweep`). What only the journal knew is named, and t
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from decloud_trainer.errors import CorruptionError
 from decloud_trainer.files import set_aside
-from decloud_trainer.rounds.journal import REBUILT, Journal
+from decloud_trainer.rounds import intents
+from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.journal_rows import entry_of, request_of, sent_intent_of
+from decloud_trainer.rounds.landing import UNKNOWN_S
+from decloud_trainer.rounds.marks import REBUILT, mark_of, set_mark
+from decloud_trainer.rounds.transfers import transfer_of
 
 log = logging.getLogger(__name__)
 
 LOST = (
     "Rewards and rounds under way are found again on chain. Not rebuilt: why rounds were skipped, "
-    "the earnings and fees before now (`history`, `stats`), requests of commands that waited, and "
+    "the earnings and fees before now (`earnings`), requests of commands that waited, and "
     "transactions that were under way, for which nothing is sent in the next {minutes} minutes"
+)
+# What is read of it, and by what.
+READ: tuple[tuple[str, Callable[[sqlite3.Row], object]], ...] = (
+    ("SELECT * FROM rounds", entry_of),
+    (intents.ALL, sent_intent_of),
+    ("SELECT * FROM transfers", transfer_of),
+    ("SELECT * FROM requests WHERE state = 'new'", request_of),
+    ("SELECT * FROM marks", mark_of),
 )
 
 
@@ -31,19 +46,14 @@ def mend(path: Path, clock: Callable[[], float]) -> str:
     Raises:
         DecloudError: it was written by a newer version, or can't be used now.
     """
-    from decloud_trainer.rounds.landing import UNKNOWN_S
-
     if not path.exists():
         return ""
     try:
         _check(path)
     except CorruptionError as damage:
         kept = set_aside(path, clock())
-        journal = Journal(path, clock=clock)
-        try:
-            journal.set_mark(REBUILT, {"at": clock(), "kept_as": kept.name})
-        finally:
-            journal.close()
+        with contextlib.closing(Journal(path, clock=clock)) as journal:
+            set_mark(journal, REBUILT, {"at": clock(), "kept_as": kept.name})
         lost = LOST.format(minutes=round(UNKNOWN_S / 60))
         text = f"the journal was damaged ({damage}) and is kept as {kept}. {lost}"
         log.warning("%s", text)
@@ -52,9 +62,15 @@ def mend(path: Path, clock: Callable[[], float]) -> str:
 
 
 def _check(path: Path) -> None:
-    """Raises CorruptionError for a journal that can't be read whole."""
-    journal = Journal(path)
-    try:
+    """Have every page looked at, and read all that a daemon may ever read.
+
+    Raises:
+        CorruptionError: something can't be read.
+    """
+    with contextlib.closing(Journal(path)) as journal:
         journal.check()
-    finally:
-        journal.close()
+        for query, read in READ:
+            # Closed before the file is moved: a reader that is left would still have it open.
+            with contextlib.closing(journal.each(query)) as rows:
+                for row in rows:
+                    read(row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from decloud_trainer.errors import RoundError
 from decloud_trainer.names import dataset_key
 
 
@@ -77,6 +78,20 @@ class Round:
     def trainers_pool_lamports(self) -> int:
         """What all trainers share, before the platform fee."""
         return self.reward_lamports - self.reward_lamports * self.validator_fee_bps // 10_000
+
+
+def existing(round: Round | None, round_id: int, where: str = "chain") -> Round:
+    """The round of that id as it was read.
+
+    Raises:
+        RoundError: there is none.
+    """
+    if round is None:
+        raise RoundError(
+            f"round {round_id} is not on {where}",
+            hint="`decloud-trainer list` shows the rounds there are",
+        )
+    return round
 
 
 @dataclass(frozen=True, slots=True)

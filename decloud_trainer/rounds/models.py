@@ -50,8 +50,18 @@ async def verified_model(parts: Parts, cid: str, sha256: str = "") -> Path:
 
 async def prune_models(parts: Parts) -> None:
     """Remove what is over the limit and what nobody needs any more."""
-    needed = {model_path(parts, cid).name for cid in await parts.journal(Journal.models_needed)}
+    needed = {model_path(parts, cid).name for cid in await parts.journal(models_needed)}
     await asyncio.to_thread(prune, parts.models_dir, parts.max_cached_bytes, needed)
+
+
+def models_needed(journal: Journal) -> set[str]:
+    """CIDs of the models that rounds in work need, of whichever wallet and network."""
+    rows = journal.rows(
+        "SELECT DISTINCT json_extract(seen, '$.model_cid') AS cid FROM rounds"
+        " WHERE is_open AND state IN ('watching', 'fetched', 'joined', 'trained')"
+        " AND seen IS NOT NULL"
+    )
+    return {row["cid"] for row in rows if isinstance(row["cid"], str)}
 
 
 def prune(folder: Path, max_bytes: int, needed: Collection[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""One idempotent function per step of a round's life.
+"""One idempotent function per step of a round's life, until it is submitted; see also `rewards`.
 
 A step reads the chain, does its work and says where the row goes (`Move`) or that it stays
 (`Wait`). It may be run again after a crash at any point: work may be done twice, money moves
@@ -21,7 +21,6 @@ from decloud_trainer.errors import (
     DecloudError,
     GatewayError,
     JobFailed,
-    RoundError,
     TrainingError,
     UntrustedData,
 )
@@ -40,6 +39,7 @@ from decloud_trainer.rounds.model import (
     Round,
     RoundStatus,
     Submission,
+    existing,
 )
 from decloud_trainer.rounds.parts import Move, Parts, Result, Wait
 from decloud_trainer.rounds.training_jobs import prepare_round, train_round
@@ -66,11 +66,6 @@ MODEL_TRIES = 7
 MODEL_PAUSE_S = 600.0
 # After a join that the wallet couldn't pay although it seemed to.
 POOR_PAUSE_S = 120.0
-# The chain must show a completed round without a share of ours for so long.
-UNPAID_S = 20.0
-# Between two claims that were refused: doubled each time, at most the second.
-CLAIM_PAUSE_S, LONGEST_CLAIM_PAUSE_S = 60.0, 3600.0
-CLAIM_REFUSED = "the claim was refused, trying again"
 # Refusals of a join that no later try can change.
 _FINAL_REFUSALS = frozenset({"JoinDeadlinePassed", "MaxTrainersReached"})
 
@@ -126,7 +121,7 @@ async def join(parts: Parts, entry: Entry) -> Result:
         return _skip(entry, verdict)
     if round.status is RoundStatus.WAITING_VALIDATOR:
         return Wait(
-            "waiting for a validator to take the round", _recheck(parts, entry), entry.facts
+            "waiting for a validator to take the round", recheck_s(parts, entry), entry.facts
         )
     early = await tip(parts, entry, ActionKind.JOIN, round)
     outcome = await land(parts, entry, Action(ActionKind.JOIN, round.id, tip=early))
@@ -216,65 +211,19 @@ async def submit(parts: Parts, entry: Entry) -> Result:
     return Wait(f"the submission was refused, trying again: {outcome.error}", pause, entry.facts)
 
 
-async def complete(parts: Parts, entry: Entry) -> Result:
-    """SUBMITTED -> CLAIMABLE, when the validator has scored and completed the round."""
-    round = await read_round(parts, entry)
-    if round.status in (RoundStatus.EXPIRED, RoundStatus.CANCELLED):
-        return Move(State.LOST, f"the round ended {round.status.value}: no rewards", entry.facts)
-    if round.status is not RoundStatus.COMPLETED:
-        reason = "submitted; waiting for the validator"
-        return Wait(reason, _recheck(parts, entry), entry.facts)
-    submission = await parts.chain.submission(round.id)
-    if submission is not None and (submission.contribution_bps or submission.reward_claimed):
-        bps = submission.contribution_bps
-        facts = dataclasses.replace(entry.facts, contribution_bps=bps, unpaid_since=None)
-        share = f"share {bps / 100:.2f} %"
-        if submission.reward_claimed:
-            return Move(State.CLAIMED, f"{share}; already claimed", facts)
-        return Move(State.CLAIMABLE, f"completed: {share}", facts)
-    return _unpaid(parts, entry, submission)
-
-
-async def claim(parts: Parts, entry: Entry) -> Result:
-    """CLAIMABLE -> CLAIMED."""
-    round_id = entry.key.round_id
-    outcome = await settled(parts, entry, ActionKind.CLAIM)
-    if outcome is not None and outcome.state is OutcomeState.LANDED:
-        return Move(State.CLAIMED, _claimed(outcome), entry.facts)
-    submission = await parts.chain.submission(round_id)
-    if submission is not None and submission.reward_claimed:
-        return Move(State.CLAIMED, "the chain shows the reward as claimed", entry.facts)
-    if not parts.terms.auto_claim and not entry.facts.asked_claim:
-        reason = f"auto_claim is off: `decloud-trainer claim {round_id}` claims it"
-        return Wait(reason, _recheck(parts, entry), entry.facts)
-    early = await tip(parts, entry, ActionKind.CLAIM, entry.round)
-    outcome = await land(parts, entry, Action(ActionKind.CLAIM, round_id, tip=early))
-    if outcome.state is OutcomeState.LANDED:
-        return Move(State.CLAIMED, _claimed(outcome), entry.facts)
-    if outcome.state is OutcomeState.EXPIRED:
-        return Wait("the claim never landed; trying again", 0, entry.facts)
-    # Other trainers' claims can free what holds it up (a vault may not end up below its rent).
-    pause = await _claim_pause(parts, entry)
-    return Wait(f"{CLAIM_REFUSED}: {outcome.error}", pause, entry.facts)
-
-
 # Reading
 
 
 async def read_round(parts: Parts, entry: Entry) -> Round:
     """The round as it is on chain now; the journal learns of it, too."""
-    round = await parts.chain.round(entry.key.round_id)
-    if round is None:
-        raise RoundError(
-            f"round {entry.key.round_id} is not on chain",
-            hint="`decloud-trainer list` shows the rounds there are",
-        )
+    round_id = entry.key.round_id
+    round = existing(await parts.chain.round(round_id), round_id)
     await parts.journal(Journal.saw, entry.key, round)
     return round
 
 
-def _recheck(parts: Parts, entry: Entry) -> float:
-    """The watch tells of changes; this is for those that it loses."""
+def recheck_s(parts: Parts, entry: Entry) -> float:
+    """Seconds until the next look: the watch tells of changes, this is for those that it loses."""
     age = parts.clock() - entry.created_at
     return min(max(RECHECK_S, age / 20), LONGEST_RECHECK_S)
 
@@ -324,7 +273,7 @@ def _await_training(parts: Parts, entry: Entry, round: Round) -> Wait:
         reason = "joined; the validator is late to start the training (this holds no slot)"
     elsewhere = entry.facts.adopted and not entry.facts.asked_train
     facts = dataclasses.replace(entry.facts, idle=late or elsewhere)
-    return Wait(reason, _recheck(parts, entry), facts)
+    return Wait(reason, recheck_s(parts, entry), facts)
 
 
 def _no_submission_any_more(parts: Parts, entry: Entry, round: Round) -> Result | None:
@@ -338,7 +287,7 @@ def _no_submission_any_more(parts: Parts, entry: Entry, round: Round) -> Result 
         return Wait("the endpoint shows an old state of the round", LOOK_AGAIN_S, entry.facts)
     if round.status is RoundStatus.UNKNOWN:
         reason = f"its status {round.status_index} is unknown to this version"
-        return Wait(reason, _recheck(parts, entry), entry.facts)
+        return Wait(reason, recheck_s(parts, entry), entry.facts)
     reason = f"the round is {round.status.value} and we have not submitted"
     return Move(State.LOST, reason, entry.facts)
 
@@ -377,12 +326,7 @@ async def _end_of_training_phase(parts: Parts, entry: Entry) -> Round:
     The journal knows from the watch; the chain itself is asked now and then."""
     loop = asyncio.get_running_loop()
     asked_at = loop.time()
-    over = (
-        RoundStatus.VALIDATING,
-        RoundStatus.COMPLETED,
-        RoundStatus.EXPIRED,
-        RoundStatus.CANCELLED,
-    )
+    over = {status for status in RoundStatus if status.is_over} | {RoundStatus.VALIDATING}
     while True:
         await asyncio.sleep(PHASE_LOOK_S)
         with contextlib.suppress(DecloudError):  # a look that fails says nothing
@@ -395,31 +339,6 @@ async def _end_of_training_phase(parts: Parts, entry: Entry) -> Round:
                     return round
 
 
-def _unpaid(parts: Parts, entry: Entry, submission: Submission | None) -> Result:
-    """The round is completed and shows no share of ours: true, or an old answer?"""
-    since = entry.facts.unpaid_since
-    now = parts.clock()
-    if since is None or now < since + UNPAID_S:
-        since = now if since is None else since
-        facts = dataclasses.replace(entry.facts, unpaid_since=since)
-        reason = "completed; the chain shows no share of ours: looking again"
-        return Wait(reason, since + UNPAID_S - now, facts)
-    if submission is None or not submission.submitted:
-        return Move(State.LOST, "the round completed without our submission", entry.facts)
-    facts = dataclasses.replace(entry.facts, contribution_bps=0)
-    return Move(State.LOST, "the validator gave our submission no share", facts)
-
-
-async def _claim_pause(parts: Parts, entry: Entry) -> float:
-    refused = sum(
-        sent.intent.action.kind is ActionKind.CLAIM
-        and sent.outcome is not None
-        and sent.outcome.state is OutcomeState.REJECTED
-        for sent in await parts.journal(Journal.intents, entry)
-    )
-    return float(min(CLAIM_PAUSE_S * 2 ** min(max(refused - 1, 0), 10), LONGEST_CLAIM_PAUSE_S))
-
-
 # Texts
 
 
@@ -428,11 +347,6 @@ def _landed(outcome: Outcome | None, what: str) -> str:
         return f"{what}; the chain shows it"
     paid = -outcome.wallet_change_lamports
     return f"{what} in slot {outcome.slot} for {format_sol(paid)}"
-
-
-def _claimed(outcome: Outcome) -> str:
-    reward = outcome.wallet_change_lamports + outcome.fee_lamports
-    return f"claimed {format_sol(reward)} in slot {outcome.slot}"
 
 
 def _training_report(result: Mapping[str, Any], facts: Facts) -> str:

@@ -37,11 +37,11 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
         TrainingError, UntrustedData, JobFailed: this round can't be trained here.
         GatewayError, ContentMismatch: its model can't be had now.
     """
-    wanted = {
+    spec = {
         "data": dict(parts.plan.data[data_key]),
         "cache_bytes": parts.plan.dataset_cache_bytes,
     }
-    preparing = asyncio.create_task(_prepare(parts, entry, wanted))
+    preparing = asyncio.create_task(_prepare(parts, entry, spec))
     inspecting = asyncio.create_task(_inspect(parts, entry, round))
     try:
         # At once: the window to join can be seconds.
@@ -67,14 +67,14 @@ async def prepare_round(parts: Parts, entry: Entry, round: Round, data_key: str)
     )
 
 
-async def _prepare(parts: Parts, entry: Entry, wanted: Mapping[str, Any]) -> dict[str, Any]:
+async def _prepare(parts: Parts, entry: Entry, spec: Mapping[str, Any]) -> dict[str, Any]:
     """The data's report. What was ready once stays so until a training says otherwise: the window
     to join can be shorter than the start of a child."""
-    name, path = digest(wanted), wanted["data"].get("path")
+    name, path = digest(spec), spec["data"].get("path")
     known = parts.prepared.get(name)
     if known is not None and (path is None or await asyncio.to_thread(Path(path).exists)):
         return known
-    report = await run_job(parts, entry, "prepare", wanted)
+    report = await _run(parts, entry, "prepare", spec)
     parts.prepared[name] = report
     return report
 
@@ -107,7 +107,7 @@ async def _inspect(parts: Parts, entry: Entry, round: Round) -> dict[str, Any]:
     if known is not None:
         return known
     try:
-        report = await run_job(parts, entry, "inspect", spec)
+        report = await _run(parts, entry, "inspect", spec)
     except HostileFile:
         model.unlink(missing_ok=True)
         raise
@@ -172,24 +172,16 @@ async def discard_chains(parts: Parts, entry: Entry) -> None:
         await asyncio.to_thread(discard, parts.jobs_dir, prefix(entry.key), url, told)
 
 
-async def run_job(
-    parts: Parts,
-    entry: Entry,
-    kind: str,
-    spec: Mapping[str, Any],
-    *,
-    variant: str = "",
-    unless: asyncio.Task[Any] | None = None,
-) -> dict[str, Any]:
-    """One job of the round, to its end. A job that was done before is not done again; one that
-    failed before is tried under a new name. Raises what the child raised."""
-    job = await _submitted(parts, entry, kind, spec, variant)
-    return await _ended(parts, entry, job, unless)
+async def _run(parts: Parts, entry: Entry, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """One job of the round, to its end. Raises what the child raised."""
+    return await _ended(parts, entry, await _submitted(parts, entry, kind, spec))
 
 
 async def _submitted(
-    parts: Parts, entry: Entry, kind: str, spec: Mapping[str, Any], variant: str
+    parts: Parts, entry: Entry, kind: str, spec: Mapping[str, Any], variant: str = ""
 ) -> Job:
+    """The job, at work or waiting for its turn. One that was done before is not done again; one
+    that failed before is tried under a new name."""
     job_id = await _free_name(parts, "-".join(filter(None, (prefix(entry.key), kind, variant))))
     deadline = spec.get("deadline")
     return await parts.jobs.submit(
@@ -198,8 +190,10 @@ async def _submitted(
 
 
 async def _ended(
-    parts: Parts, entry: Entry, job: Job, unless: asyncio.Task[Any] | None
+    parts: Parts, entry: Entry, job: Job, unless: asyncio.Task[Any] | None = None
 ) -> dict[str, Any]:
+    """The job's result, with its `folder`; raises what the child raised. It is cancelled when
+    `unless` ends first."""
     job_id, kind = job.id, job.kind
     waiting = asyncio.create_task(parts.jobs.wait(job_id))
     reporting = asyncio.create_task(_report(parts, entry, job_id))

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from decloud_trainer.rounds.entry import RowKey, SentIntent
 from decloud_trainer.rounds.journal import Journal
-from decloud_trainer.rounds.journal_rows import key_values, outcome_of
+from decloud_trainer.rounds.journal_rows import (
+    OPEN,
+    REOPENED,
+    SETTLED,
+    key_values,
+    outcome_of,
+    settled_values,
+)
 from decloud_trainer.rounds.model import NO_ROUND, Action, ActionKind, Intent, Outcome
 
 
@@ -27,39 +34,29 @@ class Transfer:
     sent: SentIntent
 
 
-def record(journal: Journal, scope: RowKey, intent: Intent, now: float) -> None:
+def record(journal: Journal, scope: RowKey, intent: Intent) -> None:
     """Durable when this returns; only then may it be sent. The same bytes may come again after
     they were refused unsent."""
     action = intent.action
     journal.change(
         "record_transfer",
-        "INSERT INTO transfers VALUES"
-        " (?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', NULL, 0, 0, '', NULL, '')"
-        " ON CONFLICT (signature) DO UPDATE SET state = 'open'"
-        " WHERE state = 'rejected' AND slot IS NULL",
+        f"INSERT INTO transfers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {OPEN}) {REOPENED}",  # noqa: S608
         intent.signature,
         *key_values(scope)[:3],
         action.to,
         action.lamports,
         intent.raw,
         intent.last_valid_height,
-        now,
+        journal.clock(),
     )
 
 
 def settle(journal: Journal, intent: Intent, outcome: Outcome) -> None:
+    """Note what became of it."""
     journal.change(
         "settle_transfer",
-        "UPDATE transfers SET state = ?, slot = ?, fee = ?, change = ?, error_name = ?,"
-        " error_number = ?, error = ? WHERE signature = ?",
-        outcome.state.value,
-        outcome.slot,
-        outcome.fee_lamports,
-        outcome.wallet_change_lamports,
-        outcome.error_name,
-        outcome.error_number,
-        outcome.error,
-        intent.signature,
+        f"UPDATE transfers SET {SETTLED}",  # noqa: S608
+        *settled_values(intent, outcome),
     )
 
 
@@ -88,13 +85,14 @@ def latest_slot(journal: Journal, scope: RowKey) -> int:
 
 def transfers(journal: Journal) -> list[Transfer]:
     """Of all wallets and networks, oldest first."""
-    return [
-        Transfer(
-            RowKey(row["genesis"], row["program"], row["wallet"], NO_ROUND),
-            SentIntent(NO_ROUND, _intent_of(row), row["created_at"], outcome_of(row)),
-        )
-        for row in journal.rows("SELECT * FROM transfers ORDER BY rowid")
-    ]
+    return [transfer_of(row) for row in journal.rows("SELECT * FROM transfers ORDER BY rowid")]
+
+
+def transfer_of(row: sqlite3.Row) -> Transfer:
+    return Transfer(
+        RowKey(row["genesis"], row["program"], row["wallet"], NO_ROUND),
+        SentIntent(NO_ROUND, _intent_of(row), row["created_at"], outcome_of(row)),
+    )
 
 
 def _intent_of(row: sqlite3.Row) -> Intent:

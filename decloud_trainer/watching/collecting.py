@@ -17,7 +17,8 @@ from decloud_trainer.chain.health import Health
 from decloud_trainer.errors import NetworkError
 from decloud_trainer.rounds.entry import RowKey
 from decloud_trainer.rounds.figures import counts, lately
-from decloud_trainer.rounds.journal import SESSION, Journal, JournalThread
+from decloud_trainer.rounds.journal import JournalThread
+from decloud_trainer.rounds.marks import SESSION, mark
 from decloud_trainer.rounds.watchdog import ALARMS, Alarm
 from decloud_trainer.watching.metrics import Sample
 from decloud_trainer.watching.tally import Tally
@@ -75,7 +76,7 @@ async def samples(sources: Sources) -> list[Sample]:
         DecloudError: the journal can't be read.
     """
     journal, key = sources.journal, sources.key
-    session = await journal(Journal.mark, SESSION)
+    session = await journal(mark, SESSION)
     found = await journal(counts, key)
     last = await journal(lately, key, math.inf)
     labels = {"version": __version__, "network": sources.network, "wallet": key.wallet}

@@ -19,6 +19,7 @@ from decloud_trainer.errors import DecloudError
 from decloud_trainer.jobs.model import Job
 from decloud_trainer.jobs.store import JobStore
 from decloud_trainer.masking import masked, without
+from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.entry import Entry, SentIntent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.journal_rows import round_json
@@ -89,7 +90,7 @@ def recorded(journal: Journal, entry: Entry, places: Places) -> dict[str, Any]:
             }
             for event in journal.events(entry)
         ],
-        "transactions": [_transaction(sent) for sent in journal.intents(entry)],
+        "transactions": [_transaction(sent) for sent in intents.sent(journal, entry)],
         "jobs": jobs,
         "log": _log_lines(entry.key.round_id, places),
     }

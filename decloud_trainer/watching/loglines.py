@@ -66,7 +66,7 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "rounds can be read again": "watch.read_again",
     },
     "checks.run": {"the check %r broke down": "check.broke"},
-    "cli.notify": {"systemd can't be told %r: %s": "systemd.untold"},
+    "cli.systemd": {"systemd can't be told %r: %s": "systemd.untold"},
     "ipfs.pins": {
         "%s confirms %s, no gateway delivers it yet": "pin.not_delivered",
         "%s did not pin %s: %s": "pin.failed",

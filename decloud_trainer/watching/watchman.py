@@ -16,7 +16,8 @@ from typing import Any, Final
 from decloud_trainer.errors import DecloudError, NetworkError
 from decloud_trainer.rounds.entry import RowKey
 from decloud_trainer.rounds.figures import ended, lately, unclaimed
-from decloud_trainer.rounds.journal import SESSION, Journal, JournalThread
+from decloud_trainer.rounds.journal import JournalThread
+from decloud_trainer.rounds.marks import SESSION, mark, set_mark
 from decloud_trainer.rounds.watchdog import Alarm, Patience, Sight, alarms
 from decloud_trainer.watching.notices import Notice, Notifier
 
@@ -122,17 +123,17 @@ class Watchman:
         """See what is wrong, and tell what is new; all that is wrong."""
         journal = self._view.journal
         if not self._is_loaded:
-            self._known = _known(await journal(Journal.mark, WATCHDOG), self._view.key)
+            self._known = _known(await journal(mark, WATCHDOG), self._view.key)
             self._is_loaded = True
         now = self._view.clock()
         notices = self._compared(alarms(await self._sight(now), self._view.patience), now)
-        mark = {
+        kept = {
             "at": now,
             "key": _scope_text(self._view.key),
             "alarms": [one.to_json() for one in self._known.values()],
         }
         # Kept before it is told: a crash between the two must not tell it at every start.
-        await journal(Journal.set_mark, WATCHDOG, mark)
+        await journal(set_mark, WATCHDOG, kept)
         self._looked_at = time.monotonic()
         for notice in notices:
             self._on_notice(notice)
@@ -142,7 +143,7 @@ class Watchman:
     async def _sight(self, now: float) -> Sight:
         view = self._view
         found = await view.journal(lately, view.key, now - view.patience.quiet_s)
-        session = await view.journal(Journal.mark, SESSION)
+        session = await view.journal(mark, SESSION)
         is_ours = session is not None and session["wallet"] == view.key.wallet
         balance = session["balance"] if is_ours else None
         try:

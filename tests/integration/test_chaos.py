@@ -204,7 +204,9 @@ def test_every_step_and_every_write_has_its_points() -> None:
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             if name == "reach":
                 reached.add(pattern(node.args[0]))
-            elif name in ("_transaction", "change") and path.name != "faultpoints.py":
+            elif (
+                name in ("_transaction", "transaction", "change") and path.name != "faultpoints.py"
+            ):
                 base = "jobs" if path.parent.name == "jobs" else "journal"
                 text = node.args[0]
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):

@@ -23,8 +23,9 @@ from decloud_trainer.chain.guard import Book, Guard
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.errors import RpcError, SpendingRefused
 from decloud_trainer.localnet.accounts import Account
-from decloud_trainer.rounds import coldstore, daemon, transfers
+from decloud_trainer.rounds import coldstore, daemon, marks, transfers
 from decloud_trainer.rounds.entry import RowKey, State
+from decloud_trainer.rounds.intents import spent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import NO_ROUND, Action, ActionKind
 from decloud_trainer.rounds.ports import Sender
@@ -51,7 +52,7 @@ class Cold:
         journal = Journal(world.home / "journal.sqlite", clock=world.clock)
 
         async def past(round_id: int, since: float) -> Any:
-            return journal.spent(world.scope.key(round_id), since)
+            return spent(journal, world.scope.key(round_id), since)
 
         ceilings, book = Ceilings(cold=self.store), Book(past, world.clock)
         guard = Guard(net.rpc, net.wallet, ceilings=ceilings, book=book)
@@ -79,7 +80,7 @@ async def told(world: World) -> None:
     def is_told() -> bool:
         journal = Journal(world.home / "journal.sqlite")
         try:
-            return journal.mark(coldstore.TOLD) is not None
+            return marks.mark(journal, coldstore.TOLD) is not None
         finally:
             journal.close()
 
@@ -183,7 +184,7 @@ async def test_another_address_is_announced_again(tmp_path: Path) -> None:
             def is_told() -> bool:
                 journal = Journal(world.home / "journal.sqlite")
                 try:
-                    return journal.mark(coldstore.TOLD)["address"] == str(second.address)
+                    return marks.mark(journal, coldstore.TOLD)["address"] == str(second.address)
                 finally:
                     journal.close()
 
@@ -294,7 +295,7 @@ def test_a_journal_of_the_first_version_is_migrated(tmp_path: Path) -> None:
     db.close()
     journal = Journal(path)
     assert transfers.transfers(journal) == []
-    assert journal.mark("kept") == 1
+    assert marks.mark(journal, "kept") == 1
     assert transfers.under_way(journal, RowKey("g", "p", "w", NO_ROUND)) is None
     journal.close()
 

@@ -10,9 +10,8 @@ from daemonworld import FEE, RENT, Stuck, World, a_world, hang, unrecorded
 from localchain import SOL
 
 from decloud_trainer.ipfs.cid import Cid
-from decloud_trainer.rounds import ledger
+from decloud_trainer.rounds import intents, ledger
 from decloud_trainer.rounds.entry import State
-from decloud_trainer.rounds.journal import Journal
 
 PATH = ["seen", "watching", "fetched", "joined", "trained", "pinned"]
 PATH += ["submitted", "claimable", "claimed"]
@@ -44,7 +43,7 @@ async def test_a_round_goes_from_posting_to_its_reward(tmp_path: Path) -> None:
         assert await running.history(number) == PATH
         assert world.transactions() == ONCE
         assert world.balance() == 10 * SOL - RENT - 3 * FEE + reward_of(SOL)
-        book = ledger.lines(await running.engine.parts.journal(Journal.intents))
+        book = ledger.lines(await running.engine.parts.journal(intents.sent))
         sums = ledger.totals(book)
         assert (sums.rewards_lamports, sums.rent_lamports) == (reward_of(SOL), RENT)
         assert sums.fees_lamports == 3 * FEE
@@ -77,7 +76,7 @@ async def test_a_restart_in_every_state_goes_on_where_it_was(tmp_path: Path) -> 
             assert await running.history(number) == PATH
             assert world.transactions() == ONCE
             assert world.balance() == 10 * SOL - RENT - 3 * FEE + reward_of(SOL)
-            assert len(await running.engine.parts.journal(Journal.intents, entry)) == 3
+            assert len(await running.engine.parts.journal(intents.sent, entry)) == 3
 
 
 async def test_work_that_was_done_but_not_recorded_is_found_done(tmp_path: Path) -> None:
@@ -111,8 +110,8 @@ async def test_a_crash_around_sending_moves_money_once(tmp_path: Path, sent: boo
         await crash_at(world, "claim", sent=sent)
         async with world.daemon() as running:
             entry = await running.until(number, State.CLAIMED)
-            intents = await running.engine.parts.journal(Journal.intents, entry)
-            assert [one.intent.action.kind.value for one in intents] == ["join", "submit", "claim"]
+            sent = await running.engine.parts.journal(intents.sent, entry)
+            assert [one.intent.action.kind.value for one in sent] == ["join", "submit", "claim"]
             assert world.transactions() == ONCE
             assert world.balance() == 10 * SOL - RENT - 3 * FEE + reward_of(SOL)
 

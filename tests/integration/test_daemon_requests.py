@@ -9,7 +9,7 @@ import pytest
 from daemonworld import a_world, answer, ask, hang
 from localchain import until
 
-from decloud_trainer.rounds import daemon
+from decloud_trainer.rounds import asking, daemon
 from decloud_trainer.rounds.entry import RowKey, State
 from decloud_trainer.rounds.journal import Journal
 
@@ -118,7 +118,7 @@ async def test_a_request_for_another_network_or_wallet_is_refused(tmp_path: Path
             RowKey("other genesis", mine.program, mine.wallet, number),
             RowKey(mine.genesis, mine.program, "other wallet", number),
         ):
-            state, why = await answer(journal, journal.ask("join", key, {}))
+            state, why = await answer(journal, asking.ask(journal, "join", key, {}))
             assert state == "refused"
             assert f"works for wallet {mine.wallet}" in why
         journal.close()
@@ -135,9 +135,9 @@ async def test_a_request_during_a_step_is_not_lost(tmp_path: Path) -> None:
             number = world.post()
             await running.until(number, State.WATCHING)
             await until(lambda: bool(running.jobs_of(number, "inspect")))
-            request = journal.ask("join", world.scope.key(number), {})
+            request = asking.ask(journal, "join", world.scope.key(number), {})
             await running.until(number, State.FETCHED)
-            assert journal.answer_of(request)[0] == "new"
+            assert asking.answer_of(journal, request)[0] == "new"
         async with world.daemon() as running:
             assert await answer(journal, request) == ("taken", "")
             entry = await running.entry(number)
@@ -151,14 +151,14 @@ async def test_a_withdrawn_request_is_never_carried_out(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world:
         number = world.open()
         journal = Journal(world.home / "journal.sqlite")
-        request = journal.ask("join", world.scope.key(number), {})
-        journal.withdraw(request)
+        request = asking.ask(journal, "join", world.scope.key(number), {})
+        asking.withdraw(journal, request)
         terms = {"datasets": frozenset({"mnist"})}
         async with world.daemon(terms=terms) as running:
             await running.until(number, State.SKIPPED)
             await asyncio.sleep(0.5)
             assert world.transactions() == {}
-        assert journal.answer_of(request)[0] == "refused"
+        assert asking.answer_of(journal, request)[0] == "refused"
         journal.close()
 
 
@@ -174,9 +174,9 @@ async def test_requests_wait_for_the_network(
         world.net.rpc._attempts = 1
         world.net.faults.switch("rpc_429")
         journal = Journal(world.home / "journal.sqlite")
-        request = journal.ask("join", world.scope.key(number), {})
+        request = asking.ask(journal, "join", world.scope.key(number), {})
         await asyncio.sleep(0.6)
-        assert journal.answer_of(request)[0] == "new"
+        assert asking.answer_of(journal, request)[0] == "new"
         world.net.faults.switch("rpc_429", on=False)
         assert await answer(journal, request) == ("taken", "")
         await running.until(number, State.JOINED)

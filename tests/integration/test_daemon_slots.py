@@ -9,8 +9,8 @@ from daemonworld import World, a_world, hang
 from localchain import SOL, until
 from solders.system_program import TransferParams, transfer
 
+from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.entry import State
-from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import RoundStatus
 
 
@@ -203,8 +203,7 @@ async def test_a_full_round_is_left_after_one_refusal(tmp_path: Path) -> None:
         entry = await running.until(number, State.SKIPPED)
         assert "the join was refused" in entry.reason
         await asyncio.sleep(0.5)
-        intents = await running.engine.parts.journal(Journal.intents, entry)
-        assert len(intents) == 1
+        assert len(await running.engine.parts.journal(intents.sent, entry)) == 1
         assert world.transactions() == {}
 
 

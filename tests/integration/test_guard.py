@@ -21,6 +21,7 @@ from decloud_trainer.chain.rpc import Account, Failure, Rpc
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.errors import SpendingRefused
 from decloud_trainer.rounds.entry import State
+from decloud_trainer.rounds.intents import spent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import Action, ActionKind, OutcomeState
 from decloud_trainer.rounds.spending import Ceilings
@@ -134,7 +135,7 @@ class Guarded:
         journal = Journal(self.world.home / "journal.sqlite", clock=self.world.clock)
 
         async def past(round_id: int, since: float) -> Any:
-            return journal.spent(self.world.scope.key(round_id), since)
+            return spent(journal, self.world.scope.key(round_id), since)
 
         net = self.world.net
         book = Book(past, self.world.clock)

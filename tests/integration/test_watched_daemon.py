@@ -17,9 +17,11 @@ from decloud_trainer.cli.main import main
 from decloud_trainer.cli.watched import watched
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.files import single_instance
+from decloud_trainer.rounds import marks
 from decloud_trainer.rounds.entry import State
 from decloud_trainer.rounds.figures import Lately, lately, unclaimed
-from decloud_trainer.rounds.journal import SESSION, Journal
+from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.marks import SESSION
 from decloud_trainer.rounds.watchdog import Missed, Patience
 from decloud_trainer.settings import Settings
 from decloud_trainer.watching.flight import Places, recorded, written
@@ -132,21 +134,21 @@ async def test_alarms_that_come_and_go_are_told_once_an_hour(tmp_path: Path) -> 
         rich = {**poor, "balance": 2_000_000}
         journal = running.engine.parts.journal
         watchman = a_watchman(running, channel)
-        await journal(Journal.set_mark, SESSION, poor)
+        await journal(marks.set_mark, SESSION, poor)
         assert [alarm.name for alarm in await watchman.look()] == ["low_balance"]
         channel.is_down = False
         await watchman.look()
         assert channel.told == ["alarm low_balance"]
-        await journal(Journal.set_mark, SESSION, rich)
+        await journal(marks.set_mark, SESSION, rich)
         assert await watchman.look() == ()
         assert channel.told == ["alarm_over low_balance"]
-        await journal(Journal.set_mark, SESSION, poor)
+        await journal(marks.set_mark, SESSION, poor)
         await watchman.look()
         assert channel.told == []
-        await journal(Journal.set_mark, SESSION, rich)
+        await journal(marks.set_mark, SESSION, rich)
         await watchman.look()
         world.warp(3601)
-        await journal(Journal.set_mark, SESSION, poor)
+        await journal(marks.set_mark, SESSION, poor)
         await watchman.look()
         assert channel.told == ["alarm low_balance"]
         blind = a_watchman(running, channel, silent_s=700.0)

@@ -16,6 +16,7 @@ from roundvalues import KEY, a_round, an_intent, landed
 
 from decloud_trainer.cli.board import Board
 from decloud_trainer.cli.output import fitting
+from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.engine import Told
 from decloud_trainer.rounds.entry import Entry, RowKey, State
 from decloud_trainer.rounds.journal import Journal, JournalThread
@@ -44,8 +45,8 @@ async def entry_in(journal: JournalThread, state: State, key: RowKey = KEY) -> E
 
 async def send(journal: JournalThread, entry: Entry, kind: ActionKind, change: int) -> None:
     intent = an_intent(kind, kind.value + str(entry.row), entry.key.round_id)
-    await journal(Journal.record_intent, entry, intent)
-    await journal(Journal.settle_intent, entry, intent, landed(change))
+    await journal(intents.record, entry, intent)
+    await journal(intents.settle, entry, intent, landed(change))
 
 
 @pytest.mark.parametrize("width", [60, 120])

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decloud_trainer.cli.earnings import amounts, bars, fitting, parse_since
+from decloud_trainer.cli.earnings import parse_since
+from decloud_trainer.cli.earnings_view import amounts, bars, kept_columns
 from decloud_trainer.cli.main import main
 from decloud_trainer.money import lamports_from_sol
-from decloud_trainer.rounds import ledger, transfers
+from decloud_trainer.rounds import intents, ledger, transfers
 from decloud_trainer.rounds.entry import Entry, Facts, RowKey, State
 from decloud_trainer.rounds.figures import counts
 from decloud_trainer.rounds.journal import Journal
@@ -83,9 +84,9 @@ class Book:
         key = entry.key
         signature = f"{kind.value}-{key.genesis[:4]}-{key.wallet}-{key.round_id}-{self.now:.0f}"
         intent = Intent(Action(kind, key.round_id), signature, b"raw", 1)
-        self.journal.record_intent(entry, intent)
+        intents.record(self.journal, entry, intent)
         if outcome is not None:
-            self.journal.settle_intent(entry, intent, outcome)
+            intents.settle(self.journal, entry, intent, outcome)
         return signature
 
     def joined(self, entry: Entry) -> str:
@@ -98,7 +99,7 @@ class Book:
         return signature
 
     def postings(self) -> list[ledger.Posting]:
-        return ledger.postings(self.journal.entries(), self.journal.intents_by_row())
+        return ledger.postings(self.journal.entries(), intents.sent_by_row(self.journal))
 
 
 def landed(change: int) -> Outcome:
@@ -172,11 +173,11 @@ def test_success_counts_rounds_that_we_were_in(book: Book) -> None:
     book.round(5)
     adopted = book.round(6)
     book.journal.move(adopted, State.LOST, "nothing came of it", Facts(adopted=True))
-    entries, intents = book.journal.entries(), book.journal.intents_by_row()
-    found = ledger.success(entries, intents)
+    entries, sent = book.journal.entries(), intents.sent_by_row(book.journal)
+    found = ledger.success(entries, sent)
     assert (found.joined, found.claimed, found.open) == (4, 2, 1)
     assert found.rate == 0.5
-    assert ledger.success(entries, intents, since=START + 30).joined == 3
+    assert ledger.success(entries, sent, since=START + 30).joined == 3
     assert ledger.success([], {}).rate is None
 
 
@@ -221,7 +222,8 @@ def test_a_transfer_to_the_cold_address_is_no_loss(
     scope = replace(entry.key, round_id=NO_ROUND)
     action = Action(ActionKind.TRANSFER, NO_ROUND, to="cold", lamports=50_000_000)
     intent = Intent(action, "transfer", b"raw", 1)
-    transfers.record(book.journal, scope, intent, START + 60)
+    book.now += 60
+    transfers.record(book.journal, scope, intent)
     assert transfers.under_way(book.journal, scope) == intent
     transfers.settle(book.journal, intent, landed(-50_000_000 - FEE))
     assert transfers.under_way(book.journal, scope) is None
@@ -298,7 +300,7 @@ def test_since_leaves_out_what_was_before(
     monkeypatch.setattr(time, "time", lambda: START + 3 * DAY)
     found = json.loads(told(capsys, "--since", "24h", "--json"))
     assert found["net_lamports"] == 5 - 2 * FEE
-    assert found["hours"] == 12.0
+    assert found["hours"] == 24.0
     assert found["joined"] == 0
 
 
@@ -399,14 +401,16 @@ def test_a_narrow_terminal_gets_fewer_columns_and_whole_amounts() -> None:
     names = ("Round", "Dataset", "Rewards", "Rent", "Fees", "Net (SOL)")
     columns = {name: ["-0.123456789"] for name in names}
     for width, left in {None: 6, 82: 6, 81: 5, 60: 4, 12: 2}.items():
-        kept = fitting(columns, width)
+        kept = kept_columns(columns, width)
         assert len(kept) == left, width
         assert {"Round", "Net (SOL)"} <= kept.keys()
+    about_datasets = {name: columns[name] for name in names[1:]}
+    assert list(kept_columns(about_datasets, 12)) == ["Dataset", "Net (SOL)"]
 
 
 def test_a_line_without_a_round_has_no_dataset(book: Book) -> None:
     """A row whose round was never read is booked all the same."""
     entry = replace(book.round(1), round=None)
     book.joined(entry)
-    (posting,) = ledger.postings([entry], book.journal.intents_by_row())
+    (posting,) = ledger.postings([entry], intents.sent_by_row(book.journal))
     assert posting.dataset == ""

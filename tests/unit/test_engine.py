@@ -311,7 +311,7 @@ async def test_decisions_are_made_one_after_the_other(world: World) -> None:
         deciding += 1
         assert deciding == 1
         await asyncio.sleep(0.01)
-        in_use = await parts.journal(Journal.slots_in_use, entry, with_early=True)
+        in_use = await parts.journal(Journal.slots_in_use, entry.key, with_early=True)
         deciding -= 1
         state = State.WATCHING if in_use == 0 else State.SKIPPED
         return Move(state, "decided", entry.facts)

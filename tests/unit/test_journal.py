@@ -17,6 +17,7 @@ import pytest
 from roundvalues import KEY, NOW, a_round, an_intent, landed
 
 from decloud_trainer.errors import CorruptionError, DecloudError
+from decloud_trainer.rounds import asking, intents
 from decloud_trainer.rounds.entry import NEVER, NOTHING_KNOWN, Entry, Facts, RowKey, State
 from decloud_trainer.rounds.journal import Journal, JournalThread
 from decloud_trainer.rounds.model import ActionKind, Dataset, Outcome, OutcomeState, RoundStatus
@@ -77,7 +78,7 @@ def test_the_same_number_elsewhere_is_another_round(journal: Journal) -> None:
         entry = journal.entry(key)
         assert entry is not None
         assert entry.state is State.JOINED
-        assert journal.slots_in_use(entry, with_early=True) == 0
+        assert journal.slots_in_use(entry.key, with_early=True) == 0
         assert [row.row for row in journal.due(key, NOW)] == [entry.row]
         assert journal.active_ids(key) == {7}
     assert journal.due(KEY, NOW) == []
@@ -175,10 +176,10 @@ def test_slots_are_counted_by_state_and_by_what_holds_them_up(journal: Journal) 
     entry_in(journal, State.JOINED, number=11, facts=Facts(idle=True))
     early = a_round(id=12, status=RoundStatus.WAITING_VALIDATOR)
     journal.saw(RowKey("genesis", "program", "wallet", 12), early, state=State.FETCHED)
-    assert journal.slots_in_use(me, with_early=True) == 4
-    assert journal.slots_in_use(me, with_early=False) == 3
+    assert journal.slots_in_use(me.key, with_early=True) == 4
+    assert journal.slots_in_use(me.key, with_early=False) == 3
     mine = journal.entries(KEY)[1]
-    assert journal.slots_in_use(mine, with_early=True) == 3
+    assert journal.slots_in_use(mine.key, with_early=True) == 3
 
 
 def test_a_free_slot_is_offered_to_those_who_wait_for_one(journal: Journal) -> None:
@@ -218,16 +219,16 @@ def test_an_intent_is_open_until_it_is_settled(journal: Journal) -> None:
     """Then its outcome is in the book, and another of the kind may be made."""
     entry = entry_in(journal, State.FETCHED)
     intent = an_intent()
-    journal.record_intent(entry, intent)
-    assert journal.open_intent(entry, ActionKind.JOIN) == intent
-    assert journal.open_intent(entry, ActionKind.CLAIM) is None
-    assert [sent.outcome for sent in journal.intents(entry)] == [None]
-    journal.settle_intent(entry, intent, Outcome(OutcomeState.EXPIRED))
-    assert journal.open_intent(entry, ActionKind.JOIN) is None
+    intents.record(journal, entry, intent)
+    assert intents.under_way(journal, entry, ActionKind.JOIN) == intent
+    assert intents.under_way(journal, entry, ActionKind.CLAIM) is None
+    assert [sent.outcome for sent in intents.sent(journal, entry)] == [None]
+    intents.settle(journal, entry, intent, Outcome(OutcomeState.EXPIRED))
+    assert intents.under_way(journal, entry, ActionKind.JOIN) is None
     second = an_intent(signature="second")
-    journal.record_intent(entry, second)
-    journal.settle_intent(entry, second, landed(-1_738_040))
-    found = journal.intents(entry)
+    intents.record(journal, entry, second)
+    intents.settle(journal, entry, second, landed(-1_738_040))
+    found = intents.sent(journal, entry)
     assert [sent.intent for sent in found] == [intent, second]
     assert found[1].outcome == landed(-1_738_040)
     texts = [event.text for event in journal.events(entry) if event.kind == "intent"]
@@ -239,45 +240,45 @@ def test_two_of_a_kind_are_never_under_way_for_one_round(journal: Journal) -> No
     """The database itself refuses, whatever the code above it does."""
     entry = entry_in(journal, State.FETCHED)
     other = entry_in(journal, State.FETCHED, number=8)
-    journal.record_intent(entry, an_intent())
+    intents.record(journal, entry, an_intent())
     with pytest.raises(sqlite3.IntegrityError):
-        journal.record_intent(entry, an_intent(signature="second"))
-    journal.record_intent(entry, an_intent(ActionKind.CLAIM, "third"))
-    journal.record_intent(other, an_intent(signature="fourth", round_id=8))
-    assert len(journal.intents()) == 3
+        intents.record(journal, entry, an_intent(signature="second"))
+    intents.record(journal, entry, an_intent(ActionKind.CLAIM, "third"))
+    intents.record(journal, other, an_intent(signature="fourth", round_id=8))
+    assert len(intents.sent(journal)) == 3
 
 
 def test_the_same_bytes_may_come_again_after_a_refusal_that_sent_nothing(journal: Journal) -> None:
     """Signing is deterministic; what has reached the chain is never opened again."""
     entry = entry_in(journal, State.CLAIMABLE)
     intent = an_intent(ActionKind.CLAIM)
-    journal.record_intent(entry, intent)
-    journal.settle_intent(entry, intent, Outcome(OutcomeState.REJECTED, error="dust"))
-    journal.record_intent(entry, intent)
-    assert journal.open_intent(entry, ActionKind.CLAIM) == intent
-    journal.settle_intent(entry, intent, landed(100))
-    journal.record_intent(entry, intent)
-    assert journal.open_intent(entry, ActionKind.CLAIM) is None
-    assert [sent.outcome for sent in journal.intents(entry)] == [landed(100)]
+    intents.record(journal, entry, intent)
+    intents.settle(journal, entry, intent, Outcome(OutcomeState.REJECTED, error="dust"))
+    intents.record(journal, entry, intent)
+    assert intents.under_way(journal, entry, ActionKind.CLAIM) == intent
+    intents.settle(journal, entry, intent, landed(100))
+    intents.record(journal, entry, intent)
+    assert intents.under_way(journal, entry, ActionKind.CLAIM) is None
+    assert [sent.outcome for sent in intents.sent(journal, entry)] == [landed(100)]
 
 
 def test_requests_are_answered_once(journal: Journal, path: Path) -> None:
     """Another process leaves them, through its own connection, and reads the answer."""
     terminal = Journal(path)
-    number = terminal.ask("train", KEY, {"epochs": 3})
-    (request,) = journal.new_requests()
+    number = asking.ask(terminal, "train", KEY, {"epochs": 3})
+    (request,) = asking.new_requests(journal)
     assert (request.id, request.kind, request.key) == (number, "train", KEY)
     assert (request.round_id, request.args) == (7, {"epochs": 3})
-    assert terminal.answer_of(number) == ("new", "")
-    journal.answer(number, "")
-    assert terminal.answer_of(number) == ("taken", "")
-    terminal.withdraw(number)
-    assert terminal.answer_of(number) == ("taken", "")
-    second = terminal.ask("join", KEY, {})
-    terminal.withdraw(second)
-    journal.answer(second, "")
-    assert terminal.answer_of(second)[0] == "refused"
-    assert journal.new_requests() == []
+    assert asking.answer_of(terminal, number) == ("new", "")
+    asking.answer(journal, number, "")
+    assert asking.answer_of(terminal, number) == ("taken", "")
+    asking.withdraw(terminal, number)
+    assert asking.answer_of(terminal, number) == ("taken", "")
+    second = asking.ask(terminal, "join", KEY, {})
+    asking.withdraw(terminal, second)
+    asking.answer(journal, second, "")
+    assert asking.answer_of(terminal, second)[0] == "refused"
+    assert asking.new_requests(journal) == []
     terminal.close()
 
 
@@ -361,13 +362,14 @@ import os, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from roundvalues import KEY, a_round, an_intent
+from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.entry import State
 from decloud_trainer.rounds.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.saw(KEY, a_round())
 entry = journal.entry(KEY)
 entry = journal.move(entry, State.FETCHED, "ready", entry.facts)
-journal.record_intent(entry, an_intent())
+intents.record(journal, entry, an_intent())
 print("written", flush=True)
 journal._db.execute("BEGIN IMMEDIATE")
 journal._db.execute("UPDATE rounds SET state = 'lost'")
@@ -389,7 +391,7 @@ def test_a_kill_loses_nothing_that_was_written(path: Path) -> None:
     entry = journal.entry(KEY)
     assert entry is not None
     assert entry.state is State.FETCHED
-    assert journal.open_intent(entry, ActionKind.JOIN) == an_intent()
+    assert intents.under_way(journal, entry, ActionKind.JOIN) == an_intent()
     journal.close()
 
 

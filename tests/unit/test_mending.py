@@ -11,9 +11,9 @@ from roundvalues import a_round
 
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.jobs.store import JobStore
-from decloud_trainer.rounds import transfers
+from decloud_trainer.rounds import marks, transfers
 from decloud_trainer.rounds.entry import RowKey
-from decloud_trainer.rounds.journal import REBUILT, Journal
+from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.mending import mend
 
 KEY = RowKey("genesis", "program", "wallet", 7)
@@ -45,7 +45,31 @@ def wrong_values(path: Path) -> None:
     db.close()
 
 
-@pytest.mark.parametrize("damage", [no_database, torn_pages, wrong_values])
+def no_text(path: Path) -> None:
+    """Bytes of a reason that no text has."""
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE rounds SET reason = CAST(x'ff' AS TEXT) WHERE round_id = 7")
+    db.close()
+
+
+def wrong_mark(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO marks VALUES ('session', '{torn')")
+    db.close()
+
+
+def wrong_transfer(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "INSERT INTO transfers VALUES"
+            " ('s', 'g', 'p', 'w', 'a', 1, x'', 1, 1.0, 'nonsense', NULL, 0, 0, '', NULL, '')"
+        )
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "damage", [no_database, torn_pages, wrong_values, no_text, wrong_mark, wrong_transfer]
+)
 def test_a_damaged_journal_is_set_aside_and_named(
     tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -61,7 +85,7 @@ def test_a_damaged_journal_is_set_aside_and_named(
     assert text in caplog.text
     journal = Journal(path)
     assert journal.entries() == []
-    assert journal.mark(REBUILT) == {"at": 1_000_000.0, "kept_as": kept.name}
+    assert marks.mark(journal, marks.REBUILT) == {"at": 1_000_000.0, "kept_as": kept.name}
     journal.close()
 
 

@@ -17,9 +17,11 @@ from roundvalues import KEY, NOW, a_round
 from decloud_trainer.chain.health import Health
 from decloud_trainer.cli.metrics import dashboard_text
 from decloud_trainer.errors import RpcError
+from decloud_trainer.rounds import intents, marks
 from decloud_trainer.rounds.engine import Told
 from decloud_trainer.rounds.entry import NOTHING_KNOWN, Entry, State
-from decloud_trainer.rounds.journal import SESSION, Journal, JournalThread
+from decloud_trainer.rounds.journal import Journal, JournalThread
+from decloud_trainer.rounds.marks import SESSION
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome, OutcomeState
 from decloud_trainer.rounds.parts import Progress
 from decloud_trainer.rounds.watchdog import ALARMS, Alarm
@@ -114,13 +116,13 @@ def fill(journal: Journal) -> None:
         for kind, change in ((ActionKind.JOIN, -1_738_040), (ActionKind.CLAIM, 899_000)):
             if kind is ActionKind.JOIN or state is State.CLAIMED:
                 intent = Intent(Action(kind, number), f"{kind.value}{number}", b"raw", 1)
-                journal.record_intent(entry, intent)
+                intents.record(journal, entry, intent)
                 outcome = Outcome(OutcomeState.LANDED, 5, 5_000, change)
-                journal.settle_intent(entry, intent, outcome)
+                intents.settle(journal, entry, intent, outcome)
         journal.move(entry, state, "", NOTHING_KNOWN)
     other = dataclasses.replace(KEY, genesis="another network", round_id=70)
     journal.saw(other, a_round(id=70))
-    journal.set_mark(SESSION, {"wallet": KEY.wallet, "balance": 5_000_000_000})
+    marks.set_mark(journal, SESSION, {"wallet": KEY.wallet, "balance": 5_000_000_000})
 
 
 async def unknown_cost() -> int:
@@ -187,7 +189,7 @@ async def test_the_figures_are_those_of_the_journal(tmp_path: Path) -> None:
 async def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     """Nothing is shown as 0 that nobody has asked yet."""
     async with sources(tmp_path, round_cost=unknown_cost) as found:
-        await found.journal(Journal.set_mark, SESSION, None)
+        await found.journal(marks.set_mark, SESSION, None)
         figures = families(exposition(await samples(found)))
     assert "decloud_round_cost_lamports" not in figures
     assert "decloud_balance_lamports" not in figures

@@ -14,6 +14,7 @@ from decloud_trainer.errors import SettingsError
 from decloud_trainer.ipfs.scores import FAILED_S, WRONG_S, Scores
 from decloud_trainer.rounds.entry import NOTHING_KNOWN, RowKey, State
 from decloud_trainer.rounds.journal import Journal
+from decloud_trainer.rounds.models import models_needed
 from decloud_trainer.settings import Settings
 
 URLS = ("https://a", "https://b", "https://c")
@@ -31,7 +32,7 @@ def test_the_models_of_rounds_in_work_are_needed(tmp_path: Path) -> None:
                 state=state,
                 facts=NOTHING_KNOWN,
             )
-        assert journal.models_needed() == {"watching", "fetched", "joined", "trained"}
+        assert models_needed(journal) == {"watching", "fetched", "joined", "trained"}
     finally:
         journal.close()
 

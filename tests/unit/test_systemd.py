@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from decloud_trainer.cli.notify import announced, send, watchdog_s
+from decloud_trainer.cli.systemd import announced, send, watchdog_s
 
 
 @pytest.fixture(params=["path", "abstract"])
