@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,33 +115,45 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o600) -> None:
-    """Replace `path` by `data` so that after a power cut it holds the old bytes or the new.
+    """Replace `path` by `data` so that after a power cut it holds the old bytes or the new."""
+    write_together({path: data}, mode=mode)
 
-    The temporary file is in the same folder (a rename is atomic only within a file system) and
-    has its final mode from the start.
+
+def write_together(wanted: Mapping[Path, bytes | memoryview], *, mode: int = 0o600) -> None:
+    """Replace each of these files as `write_atomic` does, with less waiting for the disk.
+
+    All are durable when it returns; after a power cut before that, any of them may be the old one.
+    A temporary file is in its file's folder (a rename is atomic only within a file system) and has
+    its final mode from the start.
     """
-    reach("file.begin")
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=temporary_prefix(path), suffix=TEMPORARY_SUFFIX
-    )
-    temporary = Path(name)
-    half = len(data) // 2
+    left = dict[Path, Path]()
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data[:half])
-            file.flush()
-            reach("file.torn")
-            file.write(data[half:])
-            file.flush()
-            os.fsync(file.fileno())
-        reach("file.written")
-        temporary.replace(path)
-        reach("file.renamed")
+        for path, data in wanted.items():
+            reach("file.begin")
+            handle, name = tempfile.mkstemp(
+                dir=path.parent, prefix=temporary_prefix(path), suffix=TEMPORARY_SUFFIX
+            )
+            left[path] = Path(name)
+            view, half = memoryview(data), len(data) // 2
+            with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, mode)
+                file.write(view[:half])
+                file.flush()
+                reach("file.torn")
+                file.write(view[half:])
+                file.flush()
+                os.fsync(handle)
+            reach("file.written")
+        for path in wanted:
+            left[path].replace(path)
+            del left[path]
+            reach("file.renamed")
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in left.values():
+            temporary.unlink(missing_ok=True)
         raise
-    sync_dir(path.parent)
+    for folder in {path.parent for path in wanted}:
+        sync_dir(folder)
 
 
 def temporary_prefix(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from decloud_trainer.cli.chains import CHAIN
 from decloud_trainer.cli.output import JSON_OPTION, print_json, print_pairs, print_table
 from decloud_trainer.errors import DecloudError, SettingsError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 1 << 20
 SHOWN_EVERY_S = 1.0
 
-CHAIN = click.argument("chain", metavar="CHAIN")
 VERSION = click.option("--version", "version", help="Number, name or tag; else the newest.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 THREADS = click.option(
@@ -174,6 +174,7 @@ def _tell_end(store: Store, trained: GbmCVNNPricer, report: PricerReport, as_jso
         "step": trained.snapshot().global_step,
         "loss": report.losses[-1] if report.losses else None,
         "seconds": round(report.seconds, 3),
+        "waited_s": round(report.waited_s, 3),
         "committed": commits.committed,
         "failed": commits.failed,
         "left_out": commits.left_out,

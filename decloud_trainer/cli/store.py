@@ -231,7 +231,7 @@ def gc(chain: str, keep: int, protect: str, dry_run: bool, yes: bool, as_json: b
         click.echo(f"goes: {gone}; {found.freed / 1e6:,.2f} MB in {len(found.blobs)} files")
     if as_json and not (dry_run or yes):
         raise SettingsError("--json doesn't ask", hint="add --yes, or --dry-run")
-    if not dry_run and found.blobs:
+    if not dry_run and (found.versions or found.blobs):
         if not yes and not click.confirm("Remove these contents for ever?"):
             click.echo("nothing was removed")
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,14 @@ def checkout(chain: str, version: str, file: Path) -> None:
 def _write(file: Path, data: bytes) -> None:
     from decloud_trainer.files import write_atomic
 
+    if file.exists() and not file.is_file():
+        raise DecloudError(f"{file} is no plain file", hint="name a file to write to")
     try:
         write_atomic(file, data)
     except OSError as error:
-        raise DecloudError(f"can't write {file}: {error.strerror}") from error
+        raise DecloudError(
+            f"can't write {file}: {error.strerror}", hint="see that its folder is there and yours"
+        ) from error
 
 
 @click.command(
@@ -102,14 +107,9 @@ def diff(chain: str, first: str, second: str, as_json: bool) -> None:
     one, other = opened.get_version(first), opened.get_version(second)
     states = [load_checkpoint(opened, each) for each in (one, other)]
     norms = change_norms(*(weights_of(state) for state in states))
-    names = dict.fromkeys([*one.metrics, *other.metrics])
-    metrics = {name: (one.metrics.get(name), other.metrics.get(name)) for name in names}
-    keys = dict.fromkeys(key for state in states for key in state.document)
-    changed = {
-        key: tuple(state.document.get(key) for state in states)
-        for key in keys
-        if states[0].document.get(key) != states[1].document.get(key)
-    }
+    metrics = _beside(one.metrics, other.metrics)
+    settings = _beside(*(_flat(state.document) for state in states))
+    changed = {name: pair for name, pair in settings.items() if pair[0] != pair[1]}
     if as_json:
         told = {"a": one.name, "b": other.name, "metrics": metrics, "document": changed}
         print_json({**told, "parameters": norms})
@@ -126,6 +126,22 @@ def diff(chain: str, first: str, second: str, as_json: bool) -> None:
     still = sum(norm == 0 for norm in norms.values())
     if still:
         click.echo(f"\n{still} parameters are the same in both")
+
+
+def _beside(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Name -> the value in each; None where it has none."""
+    return {name: (one.get(name), other.get(name)) for name in dict.fromkeys([*one, *other])}
+
+
+def _flat(document: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Objects within objects by names with dots."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            found |= _flat(value, f"{start}{key}.")
+        else:
+            found[start + key] = value
+    return found
 
 
 def _moved(norm: float | None) -> str:

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 
 from decloud_trainer.errors import DecloudError
-from decloud_trainer.store.chain import Buffer, Store
+from decloud_trainer.store.backend import Buffer
+from decloud_trainer.store.chain import Store
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.store.version import Version
 

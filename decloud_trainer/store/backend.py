@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,16 @@ from typing import Protocol, TypeVar
 import filelock
 
 from decloud_trainer import files
-from decloud_trainer.errors import ConflictError, StoreUnavailable
+from decloud_trainer.errors import ConflictError, CorruptionError, StoreUnavailable
+from decloud_trainer.store.seal import damaged
 
 T = TypeVar("T")
+Buffer = bytes | memoryview
 
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 LOCK_TIMEOUT_S = 60.0
+MAX_RECORD_BYTES = 16 * 1024**2
+"""Of whatever is no content: a record of 100,000 pieces has half of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,14 @@ class Backend(Protocol):
     def keeps_others_out(self) -> bool:
         """Whether `exclusive` does."""
 
-    def read(self, key: str) -> bytes | None:
-        """The key's bytes; None if there are none."""
+    def read(self, key: str, most: int = MAX_RECORD_BYTES) -> bytes | None:
+        """The key's bytes; None if there are none. Raises CorruptionError for more than `most`."""
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, data: Buffer) -> None:
         """Durable when it returns; a reader sees the old bytes or the new ones, never a part."""
+
+    def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
+        """Write each, in any order. Takes out of `wanted` what is durable: all when it returns."""
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
         """Write `new` if the key still has `old` (None: nothing); whether it did. Of several at
@@ -78,26 +83,33 @@ class Folder:
         self.path = path
         self._lock = filelock.FileLock(path / ".lock", mode=0o600)
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, key: str, most: int = MAX_RECORD_BYTES) -> bytes | None:
         try:
-            # A chain may lie where a training child writes: only what is itself there is read.
-            handle = os.open(self.path / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(handle, "rb") as file:
-                if not stat.S_ISREG(os.fstat(handle).st_mode):
-                    raise OSError(errno.EINVAL, "no plain file")
-                return file.read()
+            # A chain may lie where a training child writes.
+            with files.open_plain(self.path / key) as file:
+                data = file.read(most + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._unavailable(key, error) from error
+        if len(data) > most:
+            raise too_long(str(self.path / key), most)
+        return data
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        path = self.path / key
+    def write(self, key: str, data: Buffer) -> None:
+        self.write_all({key: data})
+
+    def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
+        paths = {self.path / key: data for key, data in wanted.items()}
         try:
-            files.make_private_dir(path.parent)
-            files.write_atomic(path, data)
+            for folder in {path.parent for path in paths}:
+                if not folder.exists():
+                    files.make_private_dir(folder)
+                    files.sync_dir(folder.parent)
+            files.write_together(paths)
         except OSError as error:
-            raise self._unavailable(key, error) from error
+            raise self._unavailable(next(iter(wanted)), error) from error
+        wanted.clear()
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
         with self.exclusive():
@@ -148,6 +160,11 @@ class Folder:
         )
 
 
+def too_long(where: str, most: int) -> CorruptionError:
+    """For a key that has more bytes than it ever had."""
+    return damaged(f"{where} has more than {most:,} bytes")
+
+
 class Retrying:
     """Another backend, patiently: what is unavailable is tried again after 1, 2 and 4 seconds."""
 
@@ -159,11 +176,14 @@ class Retrying:
     def keeps_others_out(self) -> bool:
         return self._inner.keeps_others_out
 
-    def read(self, key: str) -> bytes | None:
-        return self._patiently(lambda: self._inner.read(key))
+    def read(self, key: str, most: int = MAX_RECORD_BYTES) -> bytes | None:
+        return self._patiently(lambda: self._inner.read(key, most))
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, data: Buffer) -> None:
         self._patiently(lambda: self._inner.write(key, data))
+
+    def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
+        self._patiently(lambda: self._inner.write_all(wanted))
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
         return self._patiently(lambda: self._swapped(key, old, new))

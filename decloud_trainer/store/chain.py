@@ -1,8 +1,8 @@
 """A chain of versions: commit, read, tag.
 
-HEAD holds the newest version's record itself. A commit first files the record that it replaces
-under its number, then swaps HEAD. So a version is there with one swap or not at all, and a filed
-record is always one that was accepted.
+HEAD holds the newest version's record itself. A commit first writes its pieces and files the record
+that it replaces under its number; once all of that is durable it swaps HEAD. So a version is there
+with one swap or not at all, and a filed record is always one that was accepted.
 
 A garbage collection must not meet a commit that counts on what it is about to remove. In a folder
 a lock keeps the two apart; in a bucket the collection marks HEAD first, whereupon every commit
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from decloud_trainer.errors import ConflictError, DecloudError, SettingsError
-from decloud_trainer.store.backend import Backend, Retrying
+from decloud_trainer.store.backend import Backend, Buffer, Retrying
 from decloud_trainer.store.seal import damaged, sealed, unsealed
 from decloud_trainer.store.version import (
     MAX_MESSAGE,
@@ -32,14 +32,14 @@ from decloud_trainer.store.version import (
     version_name,
 )
 
-Buffer = bytes | memoryview
-
 HEAD = "HEAD"
 TAGS = "tags.json"
 _COLLECTING = b"collecting "
-# Neighbours smaller than this share a blob: a request each would cost more than they do.
-SMALL_PIECE = 64 * 1024
+# Neighbours smaller than this share a blob: a file or a request each would cost more than they do.
+SMALL_PIECE = 128 * 1024
 MAX_JOINED = 1024 * 1024
+# So much is written together; what is committed piece by piece is never in memory as a whole.
+TOGETHER_BYTES = 64 * 1024 * 1024
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -160,7 +160,10 @@ class Store:
                 )
             if onto != "head" and head != onto:
                 raise self._conflict(head)
-            stored, content_hash = self._store(pieces, head)
+            filed = dict[str, Buffer]()
+            if old is not None and head is not None:
+                filed[record_key(head.counter)] = old
+            stored, content_hash = self._store(pieces, head, filed)
             version = Version(
                 counter=0 if head is None else head.counter + 1,
                 parent_hash="" if head is None else head.hash,
@@ -170,8 +173,6 @@ class Store:
                 commit_message=commit_message,
                 metrics=checked,
             )
-            if old is not None and head is not None:
-                self.backend.write(record_key(head.counter), old)
             if not self.backend.swap(HEAD, old, sealed(version.to_bytes())):
                 raise self._conflict(self.get_head())
         return version
@@ -183,19 +184,30 @@ class Store:
             CorruptionError: a piece is missing or isn't what its hash says.
             DecloudError: the content was given up by a garbage collection.
         """
-        content = b"".join(self._pieces(version))
-        if hashlib.sha256(content).hexdigest() != version.content_hash:
+        return b"".join(self.pieces(version))
+
+    def pieces(self, version: Version) -> Iterator[bytes]:
+        """The version's content piece by piece, each verified, and all of it at the end.
+
+        Raises as `read`."""
+        whole = hashlib.sha256()
+        for piece in version.pieces:
+            data = self._piece(version, piece)
+            whole.update(data)
+            yield data
+        if whole.hexdigest() != version.content_hash:
             raise damaged(f"the content of {version.name} in {self.where} is damaged")
-        return content
 
     def is_collected(self, version: Version) -> bool:
         """Whether a garbage collection gave its content up."""
         note = self.backend.read(tombstone_key(version.counter))
         return note == sealed(version.hash.encode())
 
-    def mark_collected(self, version: Version) -> None:
-        """Say of a version that its content may be missing from now on."""
-        self.backend.write(tombstone_key(version.counter), sealed(version.hash.encode()))
+    def mark_collected(self, versions: Iterable[Version]) -> None:
+        """Say of versions that their contents may be missing from now on."""
+        self.backend.write_all(
+            {tombstone_key(each.counter): sealed(each.hash.encode()) for each in versions}
+        )
 
     def tags(self) -> dict[str, int]:
         """Tag -> counter, by name."""
@@ -265,41 +277,42 @@ class Store:
         return dict(sorted(tags.items()))
 
     def _store(
-        self, pieces: Iterable[Buffer], head: Version | None
+        self, pieces: Iterable[Buffer], head: Version | None, wanted: dict[str, Buffer]
     ) -> tuple[tuple[Piece, ...], str]:
-        """Write what HEAD's version doesn't have.
+        """Write what HEAD's version doesn't have, and what else is wanted.
 
         Only HEAD's pieces are taken as stored: no garbage collection ever removes those, while
         any other blob may be about to go.
         """
         known = set() if head is None else {piece.sha256 for piece in head.pieces}
-        whole, stored = hashlib.sha256(), []
+        whole, stored, held = hashlib.sha256(), [], 0
         for data in joined(pieces):
             whole.update(data)
             digest = hashlib.sha256(data).hexdigest()
-            if digest not in known:
-                self.backend.write(blob_key(digest), data)
-                known.add(digest)
             stored.append(Piece(digest, len(data)))
+            if digest in known:
+                continue
+            known.add(digest)
+            wanted[blob_key(digest)] = data
+            held += len(data)
+            if held > TOGETHER_BYTES:
+                self.backend.write_all(wanted)
+                held = 0
+        self.backend.write_all(wanted)
         return tuple(stored), whole.hexdigest()
 
-    def _pieces(self, version: Version) -> Iterator[bytes]:
-        for piece in version.pieces:
-            data = self.backend.read(blob_key(piece.sha256))
-            if data is None and self.is_collected(version):
-                raise DecloudError(
-                    f"the content of {version.name} was given up by a garbage collection",
-                    hint="`decloud-trainer store list` shows which versions still have theirs",
-                )
-            if data is None:
-                raise damaged(
-                    f"a piece of {version.name} is missing from {self.where}: {piece.sha256}"
-                )
-            if hashlib.sha256(data).hexdigest() != piece.sha256:
-                raise damaged(
-                    f"a piece of {version.name} in {self.where} is damaged: {piece.sha256}"
-                )
-            yield data
+    def _piece(self, version: Version, piece: Piece) -> bytes:
+        data = self.backend.read(blob_key(piece.sha256), piece.size)
+        if data is None and self.is_collected(version):
+            raise DecloudError(
+                f"the content of {version.name} was given up by a garbage collection",
+                hint="`decloud-trainer store list` shows which versions still have theirs",
+            )
+        if data is None:
+            raise damaged(f"a piece of {version.name} is missing from {self.where}: {piece.sha256}")
+        if hashlib.sha256(data).hexdigest() != piece.sha256:
+            raise damaged(f"a piece of {version.name} in {self.where} is damaged: {piece.sha256}")
+        return data
 
     def _conflict(self, head: Version | None) -> ConflictError:
         now = "is empty" if head is None else f"is at {head.name} now"
@@ -311,16 +324,17 @@ class Store:
 
 def joined(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
     """The same bytes in the same order, neighbours joined while they are small."""
-    small: list[Buffer] = []
+    small, size = list[Buffer](), 0
     for piece in pieces:
         data = memoryview(piece).cast("B")
-        if small and (len(data) >= SMALL_PIECE or sum(map(len, small)) + len(data) > MAX_JOINED):
+        if small and (len(data) >= SMALL_PIECE or size + len(data) > MAX_JOINED):
             yield b"".join(small)
-            small = []
+            small, size = [], 0
         if len(data) >= SMALL_PIECE:
             yield data
         elif len(data):
             small.append(data)
+            size += len(data)
     if small:
         yield b"".join(small)
 
@@ -347,4 +361,4 @@ def tombstone_key(counter: int) -> str:
 
 
 def blob_key(sha256: str) -> str:
-    return f"blobs/{sha256[:2]}/{sha256}"
+    return f"blobs/{sha256}"

@@ -94,9 +94,8 @@ def give_up(store: Store, versions: Collection[Version], kept: Collection[Versio
 
 
 def _give_up(store: Store, versions: Iterable[Version], blobs: Iterable[str]) -> None:
-    for version in versions:
-        # First: a content that is partly gone must not look like a damaged one.
-        store.mark_collected(version)
+    # First: a content that is partly gone must not look like a damaged one.
+    store.mark_collected(versions)
     for key in blobs:
         store.backend.delete(key)
 

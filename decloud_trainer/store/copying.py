@@ -56,7 +56,7 @@ def copy(
 
 def _copy_version(source: Store, target: Store, version: Version, before: Version | None) -> None:
     if source.is_collected(version):
-        target.mark_collected(version)
+        target.mark_collected([version])
     else:
         source.read(version)  # whole and sound, before a piece of it goes anywhere
         known = set[str]()
@@ -64,7 +64,7 @@ def _copy_version(source: Store, target: Store, version: Version, before: Versio
             known = {piece.sha256 for piece in before.pieces}
         for piece in version.pieces:
             if piece.sha256 not in known:
-                data = source.backend.read(blob_key(piece.sha256))
+                data = source.backend.read(blob_key(piece.sha256), piece.size)
                 assert data is not None, "it was read a moment ago"
                 target.backend.write(blob_key(piece.sha256), data)
                 known.add(piece.sha256)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from decloud_trainer.errors import SettingsError, StoreUnavailable
-from decloud_trainer.store.backend import Stored
+from decloud_trainer.store.backend import MAX_RECORD_BYTES, Buffer, Stored, too_long
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -42,34 +42,41 @@ class Bucket:
         self.url = url
         self._store = _opened(url)
 
-    def read(self, key: str) -> bytes | None:
-        found = self._get(key)
+    def read(self, key: str, most: int = MAX_RECORD_BYTES) -> bytes | None:
+        found = self._get(key, most)
         return None if found is None else found[0]
 
-    def _get(self, key: str) -> tuple[bytes, str | None] | None:
+    def _get(self, key: str, most: int) -> tuple[bytes, str | None] | None:
         """The bytes and their tag."""
         import obstore
 
         with self._translated(key):
             try:
                 answer = obstore.get(self._store, key)
+                if answer.meta["size"] > most:
+                    raise too_long(f"{self.url.rstrip('/')}/{key}", most)
                 return bytes(answer.bytes()), answer.meta["e_tag"]
             except FileNotFoundError as error:
                 if _NO_BUCKET in str(error):
                     raise
                 return None
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, data: Buffer) -> None:
         import obstore
 
         with self._translated(key):
             obstore.put(self._store, key, data)
 
+    def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
+        for key, data in tuple(wanted.items()):
+            self.write(key, data)
+            del wanted[key]
+
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        found = self._get(key)
+        found = self._get(key, MAX_RECORD_BYTES)
         if (None if found is None else found[0]) != old:
             return False
         with self._translated(key):

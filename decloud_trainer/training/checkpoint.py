@@ -20,14 +20,27 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from decloud_trainer import files
-from decloud_trainer.errors import CorruptionError
+from decloud_trainer.errors import CorruptionError, SettingsError
 from decloud_trainer.training.commit_plan import CommitReport
 
 FORMAT = 1
 KEY = "checkpoint"
 MAX_HEADER_BYTES = 100 * 1024**2  # safetensors' own limit
 MAX_CHECKPOINT_BYTES = 64 * 1024**3
+# The types of numbers and their names in the format, in the order that it lays tensors down in.
+_TYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_PLACES = {kind: place for place, kind in enumerate(_TYPES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,19 @@ class Checkpoints(Protocol):
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The one byte string of this checkpoint."""
+    """The one byte string of this checkpoint. Raises as `pieces`."""
+    return b"".join(pieces(checkpoint))
+
+
+def pieces(checkpoint: Checkpoint) -> list[bytes | memoryview]:
+    """The same bytes as the file's header and each of its tensors, which aren't copied.
+
+    It is done by hand, since it is done beside a training: what Python does there for each tensor,
+    and what is copied, the training waits for.
+
+    Raises:
+        SettingsError: a tensor has numbers of a type that the format doesn't know.
+    """
     stored = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
     pairs = sorted(name for name, value in stored.items() if value.is_complex())
     for name in pairs:
@@ -86,7 +111,19 @@ def encode(checkpoint: Checkpoint) -> bytes:
             "sha256": _digest(stored),
         }
     )
-    return safetensors.torch.save(stored, {KEY: text})
+    header: dict[str, Any] = {"__metadata__": {KEY: text}}
+    names, end = sorted(stored, key=lambda name: (_place(name, stored[name]), name)), 0
+    for name in names:
+        value = stored[name]
+        begin, end = end, end + value.nbytes
+        header[name] = {
+            "dtype": _TYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [begin, end],
+        }
+    first = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    first += b" " * (-len(first) % 8)
+    return [len(first).to_bytes(8, "little") + first, *(_bytes(stored[name]) for name in names)]
 
 
 def decode(source: bytes | Path) -> Checkpoint:
@@ -124,29 +161,6 @@ def decode(source: bytes | Path) -> Checkpoint:
     return Checkpoint(document, tensors)
 
 
-def pieces(data: bytes) -> list[memoryview]:
-    """The header's bytes, and each tensor's in the file's order: together `data` again.
-
-    Raises:
-        CorruptionError: it is no safetensors file.
-    """
-    try:
-        header, start = _header(data)
-        spans = sorted(tuple(each["data_offsets"]) for each in header.values())
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CorruptionError(f"no safetensors file: {error}") from error
-    view = memoryview(data)
-    ends = [0, *(end for _, end in spans)]
-    if [begin for begin, _ in spans] != ends[:-1] or start + ends[-1] != len(data):
-        raise CorruptionError("no safetensors file: its tensors have gaps or overlap")
-    return [view[:start], *(view[start + begin : start + end] for begin, end in spans)]
-
-
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Durably, in place of an older one."""
-    files.write_atomic(path, encode(checkpoint))
-
-
 def _canonical(value: object) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
@@ -159,8 +173,19 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{len(name)} {name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        digest.update(_bytes(value))
     return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    """A contiguous tensor's own memory."""
+    return value.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _place(name: str, value: Tensor) -> int:
+    if value.dtype not in _PLACES:
+        raise SettingsError(f"a checkpoint can't hold {name}: it is of the type {value.dtype}")
+    return _PLACES[value.dtype]
 
 
 def _read(path: Path) -> bytes:
@@ -170,21 +195,14 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The tensors' descriptions, and where their bytes begin."""
+def _outer(data: bytes) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise ValueError("its header doesn't fit into it")
     header = json.loads(data[8 : 8 + length])
     if not isinstance(header, dict):
         raise TypeError("its header is no JSON object")
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
-def _outer(data: bytes) -> dict[str, Any]:
-    _, start = _header(data)
-    metadata = json.loads(data[8:start]).get("__metadata__")
+    metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or set(metadata) != {KEY}:
         raise ValueError("it is no checkpoint")
     outer = json.loads(metadata[KEY])

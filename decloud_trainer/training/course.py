@@ -43,6 +43,7 @@ class Course(Generic[Batch]):
         on_save: called whenever the state has been kept for resuming.
         on_point: called with each new point of the curve.
         message: the template of the messages of its commits.
+        asked: what the run was asked for, as every state that is kept tells it.
         curve: a point for each epoch.
         notes: what was out of the ordinary, in sentences.
         stopped: what ended it before its time.
@@ -58,6 +59,7 @@ class Course(Generic[Batch]):
     on_save: Callable[[], None]
     on_point: Callable[[Point], None]
     message: str = DEFAULT_MESSAGE
+    asked: Mapping[str, Any] = field(default_factory=dict)
     curve: list[Point] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stopped: Stopped = "complete"
@@ -241,6 +243,7 @@ class Course(Generic[Batch]):
         document = {
             **training.document,
             "run": self.digest,
+            "spec": dict(self.asked),
             "started": self.started,
             "best": best.document,
             "curve": [as_json(point) for point in self.curve],

@@ -131,7 +131,7 @@ def _is_look(training: Training[Batch]) -> bool:
 def _kept_as(training: Training[Batch], is_time: bool) -> Literal["save", "commit"] | None:
     """Whether the state is kept after this step, and what as."""
     plan = training.plan
-    if plan.commit_every and training.step % plan.commit_every == 0:
+    if plan.commit_every and (training.step - plan.commit_from) % plan.commit_every == 0:
         return "commit"
     return "save" if plan.checkpoint_every_s and is_time else None
 

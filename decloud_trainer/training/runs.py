@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import platform
 from datetime import UTC, datetime
@@ -87,17 +86,9 @@ def train_model(spec: TrainSpec, folder: Path, hooks: Hooks) -> TrainResult:
             hooks.checkpoints.close()
 
 
-def run_digest(spec: TrainSpec) -> str:
-    """What a run is known by: all that its result depends on, but not when it has to be over."""
-    values = spec.to_json()
-    for name in ("deadline", "checkpoint_every_s", "tensorboard", "commits"):
-        del values[name]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
 def _latest(spec: TrainSpec, hooks: Hooks) -> Checkpoint | None:
     kept = hooks.checkpoints.latest() if hooks.checkpoints is not None else None
-    if kept is not None and kept.document.get("run") != run_digest(spec):
+    if kept is not None and kept.document.get("run") != spec.digest():
         log.warning("the checkpoint here is of another run; this one begins anew")
         return None
     return kept
@@ -177,11 +168,12 @@ class _Run:
             Selection(judge, division.is_held_out, wanted),
             self._hooks,
             material.loaded.tensors,
-            run_digest(spec),
+            spec.digest(),
             self._hooks.clock(),
             self._save_so_far,
             self._point,
             spec.commits.message,
+            spec.asked(),
         )
         if spec.strategy.validation and not division.is_held_out:
             self.course.note(

@@ -15,7 +15,7 @@ from decloud_trainer.errors import CorruptionError, DecloudError
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.version import Version
 from decloud_trainer.training.artifacts import serialise
-from decloud_trainer.training.checkpoint import KEY, Checkpoint, decode, encode, pieces
+from decloud_trainer.training.checkpoint import KEY, Checkpoint, decode, pieces
 
 
 def commit_checkpoint(
@@ -27,7 +27,7 @@ def commit_checkpoint(
     onto: Version | Literal["head"] | None = "head",
 ) -> Version:
     """Append a training state. Raises as `Store.commit`."""
-    return store.commit(pieces(encode(checkpoint)), message, metrics=metrics, onto=onto)
+    return store.commit(pieces(checkpoint), message, metrics=metrics, onto=onto)
 
 
 def load_checkpoint(store: Store, version: Version) -> Checkpoint:

@@ -6,6 +6,8 @@ round that wants them. Nothing here imports torch, so the parent process may use
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,8 @@ ARCHITECTURES = (
 )
 MAX_CLASSES = 1000
 MAX_MODEL_BYTES = 2 * 1024**3
+# What doesn't change a training's result.
+_BESIDE = ("deadline", "checkpoint_every_s", "tensorboard", "commits")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 _DATASET = re.compile(r"[a-z0-9]{1,40}")
@@ -323,6 +327,18 @@ class TrainSpec:
 
     def to_json(self) -> Json:
         return as_json(self)  # type: ignore[no-any-return]
+
+    def digest(self) -> str:
+        """What a run is known by: all that its result depends on, but not when it must be over."""
+        values = {name: value for name, value in self.to_json().items() if name not in _BESIDE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def asked(self) -> Json:
+        """The same for people who compare runs, without the folders of this machine."""
+        values = {name: value for name, value in self.to_json().items() if name not in _BESIDE}
+        del values["choices"], values["tokenizer"]
+        preview = None if self.preview is None else self.preview.name
+        return {**values, "model": self.model.sha256, "data": self.data.name, "preview": preview}
 
 
 Spec: TypeAlias = InspectSpec | PrepareSpec | TrainSpec

@@ -39,6 +39,7 @@ class Plan:
         look_at: one more step at which it is; -1 = none.
         checkpoint_every_s: how often the state is worth being kept; 0 = never.
         commit_every: after so many steps it is worth a version of its own; 0 = never.
+        commit_from: the step that these are counted from.
         is_replay: everything was decided before: take no measure of how it goes.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     look_at: int = -1
     checkpoint_every_s: float = 0.0
     commit_every: int = 0
+    commit_from: int = 0
     is_replay: bool = False
 
 
@@ -290,7 +292,7 @@ class Training(Generic[Batch]):
 
 def on_cpu(value: Tensor) -> Tensor:
     """A contiguous copy."""
-    return value.detach().to("cpu", copy=True).contiguous()
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:

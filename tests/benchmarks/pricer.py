@@ -10,9 +10,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from decloud_trainer.store.chain import Store
+    from decloud_trainer.training.pricing.pricer import PricerReport
 
 TURNS = 5
 INTERVAL = 100
@@ -85,39 +89,60 @@ def _simulations() -> None:
 
 
 @dataclass(frozen=True)
-class Cost:
-    plain: float
-    committing: float
+class Size:
+    """A pricer that is measured.
+
+    Attributes:
+        batches: of each training, so many that most of them have a commit beside them.
+    """
+
+    simulation: dict[str, int]
+    batches: int
+    turns: int
+
+
+# A hundred batches take a third of a second, some seconds, some ten seconds.
+SIZES = {
+    "small": Size({"timesteps": 8, "network_size": 128}, 5 * INTERVAL, 9),
+    "default": Size({}, 3 * INTERVAL, 5),
+    "1024 wide": Size({"network_size": 1024}, 2 * INTERVAL, 3),
+}
 
 
 def _commits() -> None:
     """Training with and without a commit every hundred batches, in turns."""
     from decloud_trainer.store.opening import open_store
+
+    for name, size in SIZES.items():
+        pairs: list[tuple[PricerReport, PricerReport]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(str(Path(folder, "chain")))
+            for turn in range(size.turns + 1):
+                if turn % 2:
+                    plain, committing = _trained(size, None), _trained(size, store)
+                else:
+                    committing, plain = _trained(size, store), _trained(size, None)
+                if turn:
+                    pairs.append((plain, committing))
+        alone = statistics.median(plain.seconds for plain, _ in pairs) * INTERVAL / size.batches
+        extra = statistics.median(with_.seconds / plain.seconds for plain, with_ in pairs) - 1
+        waited = statistics.median(with_.waited_s for _, with_ in pairs)
+        print(
+            f"  {name}: {INTERVAL} batches take {alone:.2f} s; a commit after each {INTERVAL} adds "
+            f"{extra:+.1%} until the last batch, then {1e3 * waited:.0f} ms for the last commit"
+        )
+
+
+def _trained(size: Size, store: Store | None) -> PricerReport:
     from decloud_trainer.training.pricing.config import TrainingConfig
     from decloud_trainer.training.pricing.pricer import GbmCVNNPricer
     from decloud_trainer.training.pricing.saving import config_from_json
 
-    wanted = TrainingConfig(3 * INTERVAL, 32, 0.001)
-    small = {"simulation": {"timesteps": 8, "network_size": 128}}
-    costs = []
-    with tempfile.TemporaryDirectory() as folder:
-        store = open_store(str(Path(folder, "chain")))
-        for turn in range(TURNS + 1):
-            seconds = []
-            for commits in (False, True):
-                pricer = GbmCVNNPricer(config_from_json(small), device="cpu")
-                began = time.perf_counter()
-                pricer.train(
-                    wanted,
-                    blockchain_store=store if commits else None,
-                    auto_commit=commits,
-                    commit_interval=INTERVAL if commits else None,
-                )
-                seconds.append(time.perf_counter() - began)
-            if turn:
-                costs.append(Cost(*seconds))
-    ratio = statistics.median(cost.committing / cost.plain for cost in costs)
-    print(f"  a commit every {INTERVAL} batches: {ratio - 1:+.1%} of the training's time (median)")
+    pricer = GbmCVNNPricer(config_from_json({"simulation": size.simulation}), device="cpu")
+    wanted = TrainingConfig(size.batches, CONTRACTS, 0.001)
+    if store is None:
+        return pricer.train(wanted)
+    return pricer.train(wanted, blockchain_store=store, auto_commit=True, commit_interval=INTERVAL)
 
 
 def _sharing() -> None:

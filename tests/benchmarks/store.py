@@ -1,4 +1,4 @@
-"""What it costs a training to commit itself to the chain in its folder.
+"""What it costs a training to keep its state in the chain in its folder.
 
 Alone: python -m tests.benchmarks.store
 """
@@ -8,71 +8,154 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-TURNS = 5
+from tests.benchmarks.training import FASHION
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decloud_trainer.training.chains import ChainCheckpoints
+    from decloud_trainer.training.state import Training
+
+TURNS = 15
 INTERVAL = 100
+CHECKPOINT_S = 30.0
+SIZES = (32, 128)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Seconds of so many batches, which a commit may begin with; then its remaining wait.
+
+    Attributes:
+        thread, process: processor seconds, which other programs don't add to.
+    """
+
+    seconds: float
+    thread: float
+    process: float
+    waited: float
 
 
 def measure() -> None:
-    """Stretches of 100 batches of SimpleCNN on digits, with and without a commit, in turns.
+    """Stretches of 100 batches of SimpleCNN with and without a commit, in turns, tuned as a run is.
 
-    CPU time, which other programs don't add to: of the training's thread, which a commit blocks
-    while the state is copied, and of the whole process, where it is hashed and written beside.
+    A commit is begun before a stretch's first batch, so that all that it does beside the training
+    falls into the stretch. A checkpoint does the same and writes an artefact, too.
     """
-    import torch
+    data = f"Fashion-MNIST in {FASHION}" if FASHION.is_dir() else "digits"
+    print(f"SimpleCNN on {data}: a commit every {INTERVAL} batches, a checkpoint every 30 s")
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            _measure(size, Path(folder))
 
+
+def _measure(size: int, folder: Path) -> None:
+    from decloud_trainer.files import write_atomic
+    from decloud_trainer.training.bench import ARCHITECTURE
     from decloud_trainer.training.chains import ChainCheckpoints
     from decloud_trainer.training.choices import Choices
     from decloud_trainer.training.classifier_task import ClassifierTask
+    from decloud_trainer.training.convention import carried
     from decloud_trainer.training.data.datasets import load
     from decloud_trainer.training.device import choose_device
-    from decloud_trainer.training.hooks import Hooks
-    from decloud_trainer.training.loop import train
     from decloud_trainer.training.networks import SimpleCNN
-    from decloud_trainer.training.spec import DataSpec
+    from decloud_trainer.training.outcome import Maker
+    from decloud_trainer.training.spec import ArtifactSpec, DataSpec
     from decloud_trainer.training.state import Plan, Training
     from decloud_trainer.training.strategy import Strategy
+    from decloud_trainer.training.tuning import tune
 
-    device = choose_device("cpu", 1)
-    strategy = Strategy(averaging="ema")
-    ratios: dict[str, list[float]] = {"thread": [], "process": []}
-    pauses, shares = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        data = load(DataSpec("digits", None, Path(folder, "data"))).split("train")
-        task = ClassifierTask(SimpleCNN(10), data, 32, 0, device, strategy=strategy)
-        choices = Choices(threads=1, total_steps=2 * (TURNS + 1) * INTERVAL)
-        training = Training(task, Plan(0.001, 0, strategy), device, choices)
-        checkpoints = ChainCheckpoints(Path(folder))
-        torch.set_num_threads(1)
+    model, strategy = SimpleCNN(10), Strategy()
+    base = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = choose_device("cpu", 0)
+    device = tune(ARCHITECTURE, base, plain, size, folder).applied(plain)
+    spec = DataSpec("fashionmnist", FASHION, folder) if FASHION.is_dir() else None
+    samples = load(spec or DataSpec("digits", None, folder)).split("train")
+    task = ClassifierTask(model, samples, size, 0, device, strategy=strategy)
+    choices = Choices(threads=device.threads, total_steps=3 * (TURNS + 1) * INTERVAL)
+    training = Training(task, Plan(0.001, 0, strategy), device, choices)
+    checkpoints = ChainCheckpoints(folder)
+    maker = Maker(base, model, carried(ARCHITECTURE, -0.1), ArtifactSpec(), None, None)
 
-        def stretch(commits: bool) -> tuple[float, float]:
-            thread, process = time.thread_time(), time.process_time()
-            for _ in train(training, training.step + INTERVAL, Hooks(time.time)):
-                pass
-            if commits:
-                began = time.thread_time()
-                training.pause()
-                state = training.snapshot()
-                checkpoints.commit(state, "measured", {"step": float(training.step)})
-                pauses.append(time.thread_time() - began)
-            thread = time.thread_time() - thread
-            while not checkpoints.is_idle:
-                time.sleep(0.01)
-            return thread, time.process_time() - process
+    def keep() -> None:
+        _commit(training, checkpoints)
+        state: dict[str, Tensor] = {**model.state_dict(), **training.average.weights()}
+        write_atomic(folder / "so-far.pt", maker.encode(state, "float32"))
 
-        for turn in range(TURNS + 1):
-            plain, committing = stretch(False), stretch(True)
+    kinds: dict[str, Callable[[], None]] = {
+        "plain": lambda: None,
+        "commit": lambda: _commit(training, checkpoints),
+        "checkpoint": keep,
+    }
+    found: dict[str, list[Stretch]] = {name: [] for name in kinds}
+    for turn in range(TURNS + 1):
+        for name in (*kinds,) if turn % 2 else (*reversed(kinds),):
+            stretch = _stretch(training, checkpoints, kinds[name])
             if turn:
-                shares.append(pauses[-1] / plain[0])
-                for name, before, after in zip(ratios, plain, committing, strict=True):
-                    ratios[name].append(after / before)
-        report = checkpoints.close()
-    print(f"SimpleCNN on digits, a commit every {INTERVAL} batches ({report.committed} versions)")
-    blocked_ms, share = 1e3 * statistics.median(pauses), statistics.median(shares)
-    print(f"  copying the state: {blocked_ms:.1f} ms, {share:.1%} of the training's thread")
-    for name, each in ratios.items():
-        print(f"  {statistics.median(each) - 1:+.1%} CPU time of the {name} (median)")
+                found[name].append(stretch)
+    alone = []
+    for _ in range(TURNS):
+        began = time.perf_counter()
+        _commit(training, checkpoints)
+        _settle(checkpoints)
+        alone.append(time.perf_counter() - began)
+    checkpoints.close()
+    _tell(f"batches of {size}, {device.threads} threads, {device.precision_name}", found, alone)
+
+
+def _commit(training: Training[tuple[Tensor, Tensor]], checkpoints: ChainCheckpoints) -> None:
+    training.pause()
+    state = training.snapshot()
+    checkpoints.commit(state, f"step={training.step}", {"step": float(training.step)})
+
+
+def _stretch(
+    training: Training[tuple[Tensor, Tensor]],
+    checkpoints: ChainCheckpoints,
+    begin: Callable[[], None],
+) -> Stretch:
+    from decloud_trainer.training.hooks import Hooks
+    from decloud_trainer.training.loop import train
+
+    process, thread, began = time.process_time(), time.thread_time(), time.perf_counter()
+    begin()
+    for _ in train(training, training.step + INTERVAL, Hooks(time.time)):
+        pass
+    seconds, thread = time.perf_counter() - began, time.thread_time() - thread
+    _settle(checkpoints)
+    process = time.process_time() - process
+    return Stretch(seconds, thread, process, time.perf_counter() - began - seconds)
+
+
+def _settle(checkpoints: ChainCheckpoints) -> None:
+    while not checkpoints.is_idle:
+        time.sleep(0.001)
+
+
+def _tell(what: str, found: dict[str, list[Stretch]], alone: list[float]) -> None:
+    plain = found["plain"]
+    middle = statistics.median(each.seconds for each in plain)
+    print(f"  {what}: {middle:.2f} s for {INTERVAL} batches (medians of {TURNS} turns)")
+    for name in ("commit", "checkpoint"):
+        pairs = list(zip(found[name], plain, strict=True))
+        extra = statistics.median(one.seconds - other.seconds for one, other in pairs)
+        thread = statistics.median(one.thread - other.thread for one, other in pairs)
+        process = statistics.median(one.process - other.process for one, other in pairs)
+        period = middle if name == "commit" else CHECKPOINT_S
+        print(
+            f"    {name:<10} {1e3 * extra:+6.1f} ms in the loop, {extra / period:+.2%}; processor: "
+            f"{1e3 * thread:+.1f} ms of its thread, {1e3 * process:+.1f} ms of the process"
+        )
+    late = statistics.median(each.waited for each in found["commit"])
+    print(
+        f"    a commit with nothing beside it: {1e3 * statistics.median(alone):.0f} ms; "
+        f"still under way after {INTERVAL} batches: {1e3 * late:.0f} ms"
+    )
 
 
 if __name__ == "__main__":

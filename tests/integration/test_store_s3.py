@@ -10,7 +10,7 @@ import pytest
 from s3server import bucket_url, s3_server
 
 from decloud_trainer.errors import ConflictError, CorruptionError, SettingsError, StoreUnavailable
-from decloud_trainer.store.chain import HEAD, Store, marked
+from decloud_trainer.store.chain import HEAD, Store, blob_key, marked
 from decloud_trainer.store.collect import collect
 from decloud_trainer.store.copying import copy
 from decloud_trainer.store.forwarding import forward
@@ -19,7 +19,7 @@ from decloud_trainer.store.s3 import Bucket
 from decloud_trainer.store.verify import problems
 
 pytest.importorskip("obstore")
-BIG = 100_000
+BIG = 200_000  # bytes, so that each piece is an object of its own
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_damaged_object_is_found(bucket: str) -> None:
     for n in range(3):
         store.commit([bytes([n]) * BIG], f"number {n}")
     piece = store.get_version(1).pieces[0].sha256
-    key = f"blobs/{piece[:2]}/{piece}"
+    key = blob_key(piece)
     data = bytearray(store.backend.read(key) or b"")
     data[5] ^= 4
     store.backend.write(key, bytes(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from s3server import bucket_url, s3_server
 
 from decloud_trainer.errors import CorruptionError, SettingsError, StoreUnavailable
 from decloud_trainer.store.aio import AsyncStore
-from decloud_trainer.store.backend import Folder
+from decloud_trainer.store.backend import MAX_RECORD_BYTES, Folder
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.store.verify import problems
@@ -27,6 +28,7 @@ from decloud_trainer.training.pricing.saving import (
     commit_snapshot,
     load_snapshot_from_checkpoint,
 )
+from decloud_trainer.training.results import Progress
 
 
 @pytest.fixture(scope="module")
@@ -217,11 +219,11 @@ def test_a_failing_commit_never_stops_training(tmp_path: Path) -> None:
 
         refusals = 8  # four tries for each
 
-        def read(self, key: str) -> bytes | None:
+        def read(self, key: str, most: int = MAX_RECORD_BYTES) -> bytes | None:
             if self.refusals:
                 self.refusals -= 1
                 raise StoreUnavailable("connection timed out")
-            return super().read(key)
+            return super().read(key, most)
 
     store = Store(Moody(tmp_path / "chain"), "moody", sleep=lambda _: None)
     report = pricer().train(SHORT, blockchain_store=store, auto_commit=True, commit_interval=2)
@@ -232,6 +234,38 @@ def test_a_failing_commit_never_stops_training(tmp_path: Path) -> None:
     head = store.get_head()
     assert head is not None
     assert head.metrics["step"] == 6
+
+
+def test_a_training_that_is_stopped_is_committed_once(tmp_path: Path) -> None:
+    """At a batch that has its commit already there is no second one; else there is one more."""
+    for number, (batches, wanted) in enumerate([(4, [4, 2]), (5, [5, 4, 2])]):
+        store = open_store(str(tmp_path / f"chain-{number}"))
+        looks = itertools.count()
+        trained = pricer()
+        report = trained.train(
+            SHORT,
+            blockchain_store=store,
+            auto_commit=True,
+            commit_interval=2,
+            should_stop=lambda looks=looks, batches=batches: next(looks) == batches,
+        )
+        assert len(report.losses) == batches
+        assert [version.metrics["step"] for version in store.log()] == wanted
+        assert same_state(loaded(store, len(wanted) - 1), trained.snapshot())
+
+
+def test_the_time_that_is_told_is_until_the_end(tmp_path: Path) -> None:
+    """Commits on the way don't cut the training up: what is left is left of all of it."""
+    told: list[Progress] = []
+    start = replace(config(), global_step=998, sobol_skip=3992)
+    GbmCVNNPricer(start, device="cpu", threads=1).train(
+        SHORT,
+        blockchain_store=open_store(str(tmp_path / "chain")),
+        auto_commit=True,
+        commit_interval=1,
+        progress=told.append,
+    )
+    assert [(progress.epoch, progress.epochs) for progress in told] == [(1, 2), (2, 2)]
 
 
 def test_another_pricers_version_is_refused(tmp_path: Path) -> None:

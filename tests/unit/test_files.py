@@ -13,7 +13,13 @@ import pytest
 
 from decloud_trainer import files
 from decloud_trainer.errors import AlreadyRunning, DecloudError
-from decloud_trainer.files import make_private_dir, publish, single_instance, write_atomic
+from decloud_trainer.files import (
+    make_private_dir,
+    publish,
+    single_instance,
+    write_atomic,
+    write_together,
+)
 
 
 def mode(path: Path) -> int:
@@ -65,6 +71,27 @@ def test_a_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are there and each folder is synced once; a failure leaves no temporary file."""
+    paths = [make_private_dir(tmp_path / folder) / name for folder in "ab" for name in "xy"]
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_dir", synced.append)
+    write_together({path: path.name.encode() for path in paths})
+    assert [path.read_bytes() for path in paths] == [b"x", b"y", b"x", b"y"]
+    assert sorted(synced) == [tmp_path / "a", tmp_path / "b"]
+    left = iter([True, False])
+
+    def full(handle: int) -> None:
+        if not next(left):
+            raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_together(dict.fromkeys(paths, b"new"))
+    assert [path.read_bytes() for path in paths] == [b"x", b"y", b"x", b"y"]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == paths
 
 
 def test_a_write_replaces_a_link_and_not_its_target(tmp_path: Path) -> None:

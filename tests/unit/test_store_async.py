@@ -109,7 +109,7 @@ def test_what_can_not_be_loaded_does_not_replace_what_serves(tmp_path: Path) -> 
     served = tracking(store, 1, text)
     version = store.commit([b"new"], "new")
     digest = version.pieces[0].sha256
-    (path / "blobs" / digest[:2] / digest).write_bytes(b"bad")
+    (path / "blobs" / digest).write_bytes(b"bad")
     with pytest.raises(DecloudError, match="damaged"):
         served.look()
     assert served.served == (store.get_version(0), "old")

@@ -6,11 +6,12 @@ import hashlib
 import multiprocessing
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 import pytest
 
+from decloud_trainer import files
 from decloud_trainer.errors import (
     ConflictError,
     CorruptionError,
@@ -18,7 +19,8 @@ from decloud_trainer.errors import (
     SettingsError,
     StoreUnavailable,
 )
-from decloud_trainer.store.backend import Folder
+from decloud_trainer.store import chain as chain_module
+from decloud_trainer.store.backend import MAX_RECORD_BYTES, Buffer, Folder
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.collect import collect, plan
 from decloud_trainer.store.verify import problems
@@ -151,6 +153,74 @@ def test_what_a_crash_leaves_is_harmless(store: Store, tmp_path: Path) -> None:
     assert not list(problems(store))
 
 
+def test_all_is_durable_before_head_moves(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces and the record that HEAD held are in their folders, and these synced, before HEAD is
+    replaced; each folder is synced once however many pieces there are."""
+    store.commit([content(0)], "first")
+    happened: list[str] = []
+    replace, sync = Path.replace, files.sync_dir
+
+    def replaced(path: Path, target: Path) -> Path:
+        happened.append(f"{target.parent.name}/{target.name}"[:10])
+        return replace(path, target)
+
+    def synced(folder: Path) -> None:
+        happened.append(f"sync {folder.name}")
+        sync(folder)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(files, "sync_dir", synced)
+    store.commit([content(n) for n in range(1, 6)], "second")
+    assert happened[-2:] == ["chain/HEAD", "sync chain"]
+    before = happened[:-2]
+    assert sum(each.startswith("blobs/") for each in before) == 5
+    assert [each for each in before if each.startswith("sync")].count("sync blobs") == 1
+    assert before.count("sync versions") == 1
+    assert before.index("sync blobs") > max(
+        place for place, each in enumerate(before) if each.startswith(("blobs/", "versions/"))
+    )
+
+
+def test_a_large_content_is_never_in_memory_as_a_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given piece by piece is written in parts."""
+    monkeypatch.setattr(chain_module, "TOGETHER_BYTES", 2 * BIG)
+    held: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(9):
+            held.append(number - len(list(store.backend.list("blobs/"))))
+            yield content(number)
+
+    version = store.commit(pieces(), "large")
+    assert max(held) <= 3
+    assert store.read(version) == b"".join(content(number) for number in range(9))
+
+
+def test_only_what_is_left_is_tried_again(tmp_path: Path) -> None:
+    """A failure among many pieces doesn't send those before it once more."""
+    written: list[str] = []
+
+    class Shaky(Folder):
+        def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
+            for key, data in tuple(wanted.items()):
+                if len(written) == 2:
+                    written.append("failure")
+                    raise StoreUnavailable("not now")
+                super().write_all({key: data})
+                written.append(key)
+                del wanted[key]
+
+    store = Store(Shaky(tmp_path), "shaky", sleep=lambda _: None)
+    version = store.commit([content(number) for number in range(4)], "four")
+    assert written.pop() == "HEAD"
+    assert (len(written), written.count("failure")) == (5, 1)
+    assert len(store.read(version)) == 4 * BIG
+
+
 def test_transient_failures_are_tried_again(tmp_path: Path) -> None:
     """After 1, 2 and 4 seconds; then the failure is told."""
     slept: list[float] = []
@@ -169,7 +239,7 @@ def test_transient_failures_are_tried_again(tmp_path: Path) -> None:
     assert list(store.log()) == [version]
 
     class Gone(Folder):
-        def read(self, key: str) -> bytes | None:
+        def read(self, key: str, most: int = MAX_RECORD_BYTES) -> bytes | None:
             raise StoreUnavailable("nobody there")
 
     with pytest.raises(StoreUnavailable, match="nobody there"):
@@ -251,6 +321,16 @@ def test_collection_keeps_the_newest_the_first_and_what_is_named(
     assert not list(problems(store))
 
 
+def test_a_content_that_is_given_up_may_be_that_of_another_version(store: Store) -> None:
+    """It is there as long as a version that stays has it; the records tell the difference."""
+    for n in range(3):
+        store.commit([content(0)], f"number {n}")
+    done = collect(store, keep=1)
+    assert ([v.counter for v in done.versions], done.blobs) == ([1], ())
+    assert [store.is_collected(v) for v in store.log()] == [False, True, False]
+    assert not list(problems(store))
+
+
 def test_collection_asks_for_sense(store: Store) -> None:
     """Nothing can remove the newest version, and a protected one must be there."""
     store.commit([content(0)], "first")
@@ -263,8 +343,7 @@ def test_collection_asks_for_sense(store: Store) -> None:
 def test_strays_go_once_they_are_old(store: Store, tmp_path: Path) -> None:
     """What a lost commit wrote is removed, unless it may still be under way."""
     store.commit([content(0)], "first")
-    stray = tmp_path / "chain" / "blobs" / "ab" / ("ab" * 32)
-    stray.parent.mkdir(exist_ok=True)
+    stray = tmp_path / "chain" / "blobs" / ("ab" * 32)
     stray.write_bytes(b"stray")
     assert plan(store, keep=1).blobs == ()
     os.utime(stray, (0, 0))

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from decloud_trainer.errors import CorruptionError
+from decloud_trainer.errors import CorruptionError, SettingsError
 from decloud_trainer.training.checkpoint import (
     Checkpoint,
     decode,
     encode,
     pieces,
-    save,
 )
 
 
@@ -49,10 +49,15 @@ def same(first: Checkpoint, second: Checkpoint) -> bool:
     )
 
 
+def metadata_of(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
+
+
 def test_what_is_decoded_is_what_was_encoded(tmp_path: Path) -> None:
     """Half, double, complex, integer, boolean and empty tensors; numbers to the last digit."""
     assert same(decode(encode(checkpoint())), checkpoint())
-    save(tmp_path / "state", checkpoint())
+    (tmp_path / "state").write_bytes(encode(checkpoint()))
     assert same(decode(tmp_path / "state"), checkpoint())
     assert checkpoint().part("optimizer/0").keys() == {"step"}
 
@@ -71,24 +76,41 @@ def test_equal_checkpoints_are_equal_bytes() -> None:
     assert encode(one) != encode(checkpoint(13))
 
 
-def test_the_pieces_are_the_file(tmp_path: Path) -> None:
-    """Header and tensors one by one, nothing between them; an equal tensor is an equal piece."""
-    data = encode(checkpoint())
-    parts = pieces(data)
-    assert b"".join(parts) == data
+def test_the_pieces_are_the_file() -> None:
+    """Header and tensors one by one, nothing between them; an equal tensor is an equal piece, and
+    no copy of it."""
+    own = checkpoint()
+    parts = pieces(own)
+    assert b"".join(parts) == encode(own)
     assert len(parts) == 1 + len(tensors())
-    other = pieces(encode(checkpoint(13)))
+    other = pieces(checkpoint(13))
     assert parts[0] != other[0]
     assert parts[1:] == other[1:]
-    with pytest.raises(CorruptionError):
-        pieces(data[:-1])
+    before = [bytes(part) for part in parts]
+    own.tensors["model/weight"].add_(1)
+    assert sum(part != held for part, held in zip(parts, before, strict=True)) == 1
+
+
+def test_the_bytes_are_those_of_safetensors() -> None:
+    """The library lays the same tensors and metadata down in the same bytes."""
+    held = {**tensors(), 'ä/"\n': torch.ones(3, dtype=torch.int32)}
+    data = encode(Checkpoint({"ä": 1}, held))
+    stored = {
+        name: torch.view_as_real(value) if value.is_complex() else value
+        for name, value in held.items()
+    }
+    assert data == safetensors.torch.save(stored, metadata_of(data))
+
+
+def test_numbers_of_an_unknown_type_are_refused() -> None:
+    """With the tensor's name; nothing is stored that couldn't be read back."""
+    with pytest.raises(SettingsError, match="can't hold model/odd"):
+        encode(Checkpoint({}, {"model/odd": torch.zeros(2, dtype=torch.uint16)}))
 
 
 def test_the_metadata_is_one_canonical_text() -> None:
     """Any reader of safetensors gets at the document."""
-    data = encode(checkpoint())
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    metadata = metadata_of(encode(checkpoint()))
     assert list(metadata) == ["checkpoint"]
     outer = json.loads(metadata["checkpoint"])
     assert outer["document"] == checkpoint().document

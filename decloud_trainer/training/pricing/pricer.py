@@ -52,11 +52,14 @@ class PricerReport:
 
     Attributes:
         losses: of each batch.
+        seconds: until the last batch was trained on.
+        waited_s: for the commits that were not yet made then.
         commits: what became of its commits; None without a chain.
     """
 
     losses: tuple[float, ...]
     seconds: float
+    waited_s: float
     commits: CommitReport | None
 
 
@@ -183,7 +186,8 @@ class GbmCVNNPricer:
 
         Raises:
             SettingsError: the arguments don't go together, or the template is wrong.
-            Diverged: the loss is no longer finite, or has run away.
+            Diverged: the loss is no longer finite, or has run away. This pricer is then of no use
+                any more; its newest version is.
         """
         plan = CommitPlan(auto_commit, commit_interval, commit_message_template)
         plan.check(has_store=blockchain_store is not None, known=MESSAGE_FIELDS)
@@ -191,45 +195,53 @@ class GbmCVNNPricer:
             blockchain_store.sync if isinstance(blockchain_store, AsyncStore) else blockchain_store
         )
         task = PricerTask(self._config, self._config.cvnn, training_config.batch_size, self._device)
-        training = self._training(task, training_config)
+        training = self._training(task, training_config, commit_interval or 0)
         hooks = Hooks(time.monotonic, progress, should_stop)
         commits = Commits(store) if store is not None and auto_commit else None
-        began, first = hooks.clock(), training.step
-        end = first + training_config.num_batches
+        began, committed = hooks.clock(), -1
         try:
-            while training.step < end:
-                before = training.step
-                for _ in train(training, min(before + (commit_interval or end), end), hooks):
-                    pass
-                self._keep(training, task)
-                if training.step < min(before + (commit_interval or end), end):
-                    break  # it was told to stop
-                if commits is not None and training.step < end:
-                    self._commit(commits, plan, task, training.step - first)
-            if commits is not None:
-                self._commit(commits, plan, task, training.step - first)
+            for moment in train(training, training.step + training_config.num_batches, hooks):
+                if moment.kind == "commit" and commits is not None:
+                    self._commit(commits, plan, training, task)
+                    committed = training.step
+            if commits is not None and training.step != committed:
+                self._commit(commits, plan, training, task)
+            else:
+                self._stand(training, task)
+            trained_s = hooks.clock() - began
         finally:
             report = commits.close() if commits is not None else None
         losses = tuple(torch.stack(task.losses).tolist()) if task.losses else ()
-        return PricerReport(losses, hooks.clock() - began, report)
+        return PricerReport(losses, trained_s, hooks.clock() - began - trained_s, report)
 
-    def _commit(self, commits: Commits, plan: CommitPlan, task: PricerTask, batch: int) -> None:
+    def _stand(self, training: Training[Batch], task: PricerTask) -> Checkpoint:
+        """Take over where the training stands; that state, copied once."""
+        kept = training.snapshot()
+        self._config = dataclasses.replace(
+            self._config,
+            optimizer_state=kept.part("optimizer"),
+            global_step=training.step,
+            sobol_skip=task.position(training.step),
+        )
+        return checkpoint_of(self._with_random_state(), kept.part("model"))
+
+    def _commit(
+        self, commits: Commits, plan: CommitPlan, training: Training[Batch], task: PricerTask
+    ) -> None:
         loss = float(task.losses[-1]) if task.losses else float("nan")
-        step = self._config.global_step
+        step, batch = training.step, training.step - training.plan.commit_from
         message = filled_message(plan.message, {"step": step, "loss": loss, "batch": batch})
         metrics = {"step": float(step)} | ({"loss": loss} if task.losses else {})
-        commits.offer(checkpoint_of(self.snapshot()), message, metrics)
+        commits.offer(self._stand(training, task), message, metrics)
 
     def snapshot(self) -> GbmCVNNPricerConfig:
         """Copies of the whole state, on the CPU; another pricer made with it goes on from here."""
-        config = self._config
+        config = self._with_random_state()
         state = config.optimizer_state
         return dataclasses.replace(
             config,
             cvnn=copy.deepcopy(config.cvnn).cpu(),
             optimizer_state=None if state is None else {k: v.clone() for k, v in state.items()},
-            torch_cpu_rng_state=bytes(torch.get_rng_state().numpy()),
-            torch_cuda_rng_states=_cuda_states(),
         )
 
     def put_prices(self, contracts: Tensor) -> Tensor:
@@ -260,7 +272,9 @@ class GbmCVNNPricer:
         """By put-call parity with the discounted forward: (C, 6) -> (C,)."""
         return call_from_put(contracts.double(), self.put_prices(contracts))
 
-    def _training(self, task: PricerTask, wanted: TrainingConfig) -> Training[Batch]:
+    def _training(
+        self, task: PricerTask, wanted: TrainingConfig, commit_every: int
+    ) -> Training[Batch]:
         """The core's training, where this pricer stands."""
         config, device = self._config, self._device
         choices = Choices(
@@ -269,7 +283,12 @@ class GbmCVNNPricer:
             memory_format=device.memory_format,
             total_steps=config.global_step + wanted.num_batches,
         )
-        plan = Plan(wanted.learning_rate, config.cfg.sim_params.mc_seed)
+        plan = Plan(
+            wanted.learning_rate,
+            config.cfg.sim_params.mc_seed,
+            commit_every=commit_every,
+            commit_from=config.global_step,
+        )
         training = Training(task, plan, device, choices)
         held = config.optimizer_state
         if config.global_step or held:
@@ -281,13 +300,12 @@ class GbmCVNNPricer:
             training.restore(Checkpoint(document, {**fresh.tensors, **optimizer}))
         return training
 
-    def _keep(self, training: Training[Batch], task: PricerTask) -> None:
-        """Where the training stands is where this pricer stands."""
-        self._config = dataclasses.replace(
+    def _with_random_state(self) -> GbmCVNNPricerConfig:
+        """This pricer's own configuration, with torch's generators as they are now."""
+        return dataclasses.replace(
             self._config,
-            optimizer_state=training.snapshot().part("optimizer"),
-            global_step=training.step,
-            sobol_skip=task.position(training.step),
+            torch_cpu_rng_state=bytes(torch.get_rng_state().numpy()),
+            torch_cuda_rng_states=_cuda_states(),
         )
 
     def _set_random_state(self) -> None:

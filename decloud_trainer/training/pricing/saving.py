@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, overload
 
 import torch
@@ -14,7 +14,7 @@ from decloud_trainer.errors import CorruptionError, SettingsError
 from decloud_trainer.store.aio import AsyncStore
 from decloud_trainer.store.chain import Store
 from decloud_trainer.store.version import Version
-from decloud_trainer.training.checkpoint import Checkpoint, decode, encode, pieces
+from decloud_trainer.training.checkpoint import Checkpoint, decode, pieces
 from decloud_trainer.training.pricing.config import BlackScholesConfig, GbmCVNNPricerConfig
 from decloud_trainer.training.pricing.network import NetworkSpec, PricerNetwork
 from decloud_trainer.training.pricing.options import checked_bounds
@@ -29,9 +29,10 @@ def commit_snapshot(
 def commit_snapshot(
     store: Store | AsyncStore, snapshot: GbmCVNNPricerConfig, message: str
 ) -> Version | Coroutine[Any, Any, Version]:
-    """Append a snapshot; to be awaited where the store's calls are. Raises as `Store.commit`."""
+    """Append a snapshot, which must stay as it is until that is done; to be awaited where the
+    store's calls are. Raises as `Store.commit`."""
     metrics = {"step": float(snapshot.global_step)}
-    return store.commit(pieces(encode(checkpoint_of(snapshot))), message, metrics=metrics)
+    return store.commit(pieces(checkpoint_of(snapshot)), message, metrics=metrics)
 
 
 @overload
@@ -75,12 +76,19 @@ def load_snapshot_from_checkpoint(
     return load(store.read(version))
 
 
-def checkpoint_of(snapshot: GbmCVNNPricerConfig) -> Checkpoint:
-    """A snapshot as the core's checkpoint."""
+def checkpoint_of(
+    snapshot: GbmCVNNPricerConfig, weights: Mapping[str, Tensor] | None = None
+) -> Checkpoint:
+    """A snapshot as the core's checkpoint.
+
+    Args:
+        weights: copies of the network's, where that one is trained on meanwhile.
+    """
     model = snapshot.cvnn
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    held = snapshot.optimizer_state
-    tensors |= {f"optimizer/{name}": value for name, value in (held or {}).items()}
+    held = model.state_dict() if weights is None else weights
+    tensors = {f"model/{name}": value for name, value in held.items()}
+    moments = snapshot.optimizer_state
+    tensors |= {f"optimizer/{name}": value for name, value in (moments or {}).items()}
     if snapshot.torch_cpu_rng_state is not None:
         tensors["random/cpu"] = bytes_tensor(snapshot.torch_cpu_rng_state)
     for number, state in enumerate(snapshot.torch_cuda_rng_states):
@@ -90,7 +98,7 @@ def checkpoint_of(snapshot: GbmCVNNPricerConfig) -> Checkpoint:
         "domain_bounds": {name: list(ends) for name, ends in snapshot.domain_bounds.items()},
         "step": snapshot.global_step,
         "sobol_skip": snapshot.sobol_skip,
-        "has_optimizer": held is not None,
+        "has_optimizer": moments is not None,
     }
     if isinstance(model, PricerNetwork):
         document["network"] = {**model.spec.to_json(), "price": model.price}
@@ -154,13 +162,17 @@ def _filled(
     checkpoint: Checkpoint, model: nn.Module, template: GbmCVNNPricerConfig
 ) -> GbmCVNNPricerConfig:
     document = checkpoint.document
-    if "pricer" not in document:
-        raise CorruptionError("that version holds no pricer")
+    missing = {"pricer", "domain_bounds", "step", "sobol_skip", "has_optimizer"} - set(document)
+    if missing:
+        raise CorruptionError(
+            f"that version holds no pricer (it lacks {', '.join(sorted(missing))})",
+            hint="`decloud-trainer store list` shows what the chain's versions are",
+        )
     made = template.cfg.to_json(), {k: list(v) for k, v in template.domain_bounds.items()}
     if made != (document["pricer"], document["domain_bounds"]):
         raise SettingsError(
             "the version's simulation or bounds aren't the template's",
-            hint="`decloud-trainer store diff` and `show` tell what it was made with",
+            hint="make the templates with the configuration that the pricer was made with",
         )
     weights = checkpoint.part("model")
     filled = copy.deepcopy(model).to(template.cfg.sim_params.torch_dtype)
@@ -170,6 +182,7 @@ def _filled(
         raise SettingsError(f"the version's network isn't the template's: {error}") from error
     random = checkpoint.part("random")
     cpu = random.pop("cpu", None)
+    gpus = sorted(random, key=lambda name: (len(name), name))
     return dataclasses.replace(
         template,
         cvnn=filled,
@@ -177,5 +190,5 @@ def _filled(
         global_step=document["step"],
         sobol_skip=document["sobol_skip"],
         torch_cpu_rng_state=None if cpu is None else bytes(cpu.numpy()),
-        torch_cuda_rng_states=tuple(bytes(random[name].numpy()) for name in sorted(random)),
+        torch_cuda_rng_states=tuple(bytes(random[name].numpy()) for name in gpus),
     )
