@@ -16,12 +16,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemonworld import served
-from localchain import SOL, LocalChain, local_chain
+from localchain import FEE, RENT, SOL, LocalChain, local_chain
+from loopback import serving
+from processes import processes_in
 from solders.hash import Hash
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -46,8 +48,6 @@ from decloud_trainer.rounds.intake import Scope
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.training_jobs import prefix
 
-FEE = 5000
-RENT = (128 + 121) * 6960
 BUDGET = SOL
 # Of the wallet; the rest goes to the cold address, again and again.
 FLOAT = BUDGET // 2
@@ -81,13 +81,13 @@ class Life:
     endings: list[int] = field(default_factory=list)
     may_end_with: tuple[int, ...] = ()
     reasons: list[str] = field(default_factory=list)
-    max_file_bytes: int = 0
     pid: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def log(self) -> Path:
-        return self.home / "daemon.log"
+        """Beside the home: it is to be read whatever becomes of that."""
+        return self.home.with_name(f"{self.home.name}.log")
 
 
 @dataclass
@@ -119,6 +119,7 @@ class Chaos:
     sent: list[Sent] = field(default_factory=list)
     twice: list[tuple[Sent, Sent]] = field(default_factory=list)
     _fork: asyncio.subprocess.Process | None = None
+    _hearing: asyncio.Task[None] | None = None
     _by_pid: dict[int, Life] = field(default_factory=dict)
     _ending: bool = False
     _broken: str = ""
@@ -170,11 +171,8 @@ class Chaos:
         return v1.decode_submission(account.data, address=address, program=v1.PROGRAM_ID)
 
     def entries(self, life: Life) -> list[Entry]:
-        journal = Journal(life.home / "journal.sqlite")
-        try:
+        with closing(Journal(life.home / "journal.sqlite")) as journal:
             return journal.entries(self.scope(life).key(0))
-        finally:
-            journal.close()
 
     def state(self, life: Life, number: int) -> State | None:
         found = [entry for entry in self.entries(life) if entry.key.round_id == number]
@@ -187,6 +185,7 @@ class Chaos:
                 async with asyncio.timeout(PATIENCE_S):
                     while not holds(life):
                         assert not self._broken, self._broken
+                        assert self._hearing is None or not self._hearing.done(), self._hearing
                         await asyncio.sleep(0.03)
             except TimeoutError:
                 rows = [(e.key.round_id, e.state.value, e.reason) for e in self.entries(life)]
@@ -211,16 +210,13 @@ class Chaos:
 
     def _is_training(self, life: Life, number: int) -> bool:
         name = f"{prefix(self.scope(life).key(number))}-train*"
-        return any(map(_processes_in, life.home.glob(f"jobs/{name}")))
+        return any(map(processes_in, life.home.glob(f"jobs/{name}")))
 
     def ask(self, kind: str, number: int) -> None:
         """What a command beside each daemon asks for."""
         for life in self.lives:
-            journal = Journal(life.home / "journal.sqlite")
-            try:
+            with closing(Journal(life.home / "journal.sqlite")) as journal:
                 asking.ask(journal, kind, self.scope(life).key(number), {})
-            finally:
-                journal.close()
 
     async def all_swept(self) -> None:
         """What exceeds the float is at the cold address, and booked."""
@@ -229,11 +225,8 @@ class Chaos:
     def _is_swept(self, life: Life) -> bool:
         account = self.net.ledger.account(life.wallet.pubkey())
         assert account is not None
-        journal = Journal(life.home / "journal.sqlite")
-        try:
+        with closing(Journal(life.home / "journal.sqlite")) as journal:
             open_one = transfers.under_way(journal, self.scope(life).key(0))
-        finally:
-            journal.close()
         return open_one is None and account.lamports < FLOAT + coldstore.LEAST_LAMPORTS
 
     # The daemons
@@ -251,7 +244,6 @@ class Chaos:
             "worker": self.worker,
             "scripts": self.scripts,
             "faults": life.faults(life),
-            "max_file_bytes": life.max_file_bytes,
             "settings": self._settings(life),
         }
         life.runs += 1
@@ -290,13 +282,10 @@ class Chaos:
         """Restart what was killed, until the end."""
         assert self._fork is not None
         assert self._fork.stdout is not None
-        names = {life.name: life for life in self.lives}
         while line := await self._fork.stdout.readline():
             told = json.loads(line)
             if "id" in told:
-                life = names.setdefault(
-                    told["id"], next(one for one in self.lives if one.name == told["id"])
-                )
+                life = next(one for one in self.lives if one.name == told["id"])
                 life.pid = told["pid"]
                 self._by_pid[life.pid] = life
                 continue
@@ -375,7 +364,7 @@ class Chaos:
             if path.name.startswith(".")
         ]
         assert not left, (left, where)
-        assert not list(_processes_in(life.home)), where
+        assert not list(processes_in(life.home)), where
         with single_instance(life.home / "daemon.lock", "a daemon"):
             pass
 
@@ -427,18 +416,6 @@ def _last_error(life: Life) -> str:
 
 def _tail(life: Life) -> str:
     return "\n".join(life.log.read_text("utf-8", "replace").splitlines()[-40:])
-
-
-def _processes_in(folder: Path) -> list[int]:
-    """Processes that work in the folder: children that outlived their daemon."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if Path(os.readlink(process / "cwd")).is_relative_to(folder):
-                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-                if state not in "ZX":
-                    found.append(int(process.name))
-    return found
 
 
 def once_each(points: Sequence[str]) -> Callable[[Life], str]:
@@ -516,7 +493,7 @@ async def chaos(folder: Path, *, worker: str = "scripted") -> AsyncIterator[Chao
     params = Params(join_s=3600, submit_s=500, max_trainers=100)
     async with (
         local_chain("v1.2", slot_s=0.1, params=params) as net,
-        served(make_pin_app(store, faults=net.faults)) as url,
+        serving(make_pin_app(store, faults=net.faults)) as url,
     ):
         world = Chaos(net, url, pin.cid, folder, worker)
         _note_sent(world)
@@ -526,13 +503,14 @@ async def chaos(folder: Path, *, worker: str = "scripted") -> AsyncIterator[Chao
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        hearing = asyncio.create_task(world._hear())
+        world._hearing = asyncio.create_task(world._hear())
         try:
             yield world
         finally:
-            hearing.cancel()
-            world._fork.stdin.close()  # type: ignore[union-attr]
-            await world._fork.wait()
+            world._hearing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await world._hearing
+            await world._fork.communicate(b"")  # and close its pipes
 
 
 def _note_sent(world: Chaos) -> None:

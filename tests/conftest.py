@@ -5,31 +5,41 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SECRETS = (
-    "DECLOUD_PRIVATE_KEY",
-    "SOLANA_PRIVATE_KEY",
-    "PINATA_API_KEY",
-    "PINATA_SECRET_KEY",
-    "PINATA_JWT",
-    "KUBO_TOKEN",
-    "PINNING_API_TOKEN",
-)
+from decloud_trainer.settings import TABLE
+
+# Wallets' and services' keys, and what would lead out of a test's own home.
+SECRETS = {name for row in TABLE.values() for name in row.setting.env}
+PLACES = ("DECLOUD_", "XDG_", "AWS_")
+
+
+def give_home(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """From now on everybody lives there."""
+    for name in list(os.environ):
+        if name in SECRETS or name.startswith(PLACES):
+            patch.delenv(name)
+    patch.setenv("HOME", str(home))
+    patch.setenv("DECLOUD_HOME", str(home / "decloud"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is shared by several tests has a home of ours, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        give_home(patch, tmp_path_factory.mktemp("home-of-all"))
+        yield
 
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test has a home of its own and no secrets in its environment."""
     home = tmp_path_factory.mktemp("home")
-    for name in list(os.environ):
-        if name in SECRETS or name.startswith("DECLOUD_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("DECLOUD_HOME", str(home / "decloud"))
+    give_home(monkeypatch, home)
     return home
 
 
@@ -44,7 +54,7 @@ def _is_loopback(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def loopback_only() -> Any:
+def loopback_only() -> Iterator[None]:
     """A connection to any other machine fails the test that tries it."""
     real = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
 

@@ -16,7 +16,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import select
 import signal
 import sys
@@ -100,9 +99,6 @@ def main(order: dict[str, Any]) -> int:
     os.environ["DECLOUD_HOME"] = order["home"]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    if order["max_file_bytes"]:
-        limit = order["max_file_bytes"]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     faultpoints.arm(order["faults"])
     daemon.REQUESTS_S, daemon.LONGEST_SLEEP_S, daemon.FAILURE_PAUSE_S = 0.05, 0.1, 0.2
     daemon.STORE_S, guard._RECORDED_WITHIN_S = 1.0, 2.0

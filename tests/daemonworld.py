@@ -19,12 +19,16 @@ from pathlib import Path as FilePath
 from typing import Any
 from unittest.mock import patch
 
-from aiohttp import web
-from localchain import SOL, LocalChain, local_chain
+from localchain import FAST, PATIENCE_S, SOL, LocalChain, local_chain
+from loopback import serving
 from solders.keypair import Keypair
 from solders.transaction import VersionedTransaction
 
 from decloud_trainer.chain import lifecycle, v1
+from decloud_trainer.chain.generation import Generation
+from decloud_trainer.chain.guard import Book, Guard
+from decloud_trainer.chain.rpc import Rpc
+from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.chain.watch import RoundWatch, WatchPace
 from decloud_trainer.ipfs.cid import V1, file_cid
 from decloud_trainer.ipfs.gateways import Gateways
@@ -44,16 +48,15 @@ from decloud_trainer.rounds.daemon import Daemon
 from decloud_trainer.rounds.engine import Engine, Told
 from decloud_trainer.rounds.entry import Entry, State
 from decloud_trainer.rounds.intake import Scope
+from decloud_trainer.rounds.intents import spent
 from decloud_trainer.rounds.journal import Journal, JournalThread
 from decloud_trainer.rounds.parts import Move, Parts, Progress, Step, TrainingPlan
 from decloud_trainer.rounds.path import Path
 from decloud_trainer.rounds.policy import Terms
 from decloud_trainer.rounds.ports import Chain, Sender
-from decloud_trainer.rounds.spending import ColdStore
+from decloud_trainer.rounds.spending import Ceilings, ColdStore
 from decloud_trainer.rounds.training_jobs import prefix
 
-FEE = 5000
-RENT = (128 + 121) * 6960
 TERMS = Terms(
     datasets=frozenset(),
     min_reward_lamports=0,
@@ -93,7 +96,7 @@ class Running:
     async def entry(self, number: int) -> Entry | None:
         return await self.engine.parts.journal(Journal.entry, self.world.scope.key(number))
 
-    async def until(self, number: int, *states: State, timeout_s: float = 8.0) -> Entry:
+    async def until(self, number: int, *states: State, timeout_s: float = PATIENCE_S) -> Entry:
         """Wait until the round's row is in one of the states."""
         found = None
         try:
@@ -106,7 +109,7 @@ class Running:
         except TimeoutError:
             raise AssertionError(f"round {number} is still {found}") from None
 
-    async def until_reason(self, number: int, words: str, timeout_s: float = 8.0) -> Entry:
+    async def until_reason(self, number: int, words: str, timeout_s: float = PATIENCE_S) -> Entry:
         """Wait until the row's reason holds the words."""
         found = None
         try:
@@ -213,6 +216,18 @@ class World:
     def balance(self) -> int:
         account = self.net.ledger.account(self.net.trainer.pubkey())
         return account.lamports if account else 0
+
+    def guarded(self, ceilings: Ceilings, *, rpc: Rpc | None = None) -> SolanaSender:
+        """A sender that keeps to these, and books in the home's journal."""
+        net, rpc = self.net, rpc or self.net.rpc
+
+        async def past(round_id: int, since: float) -> Any:
+            with contextlib.closing(Journal(self.home / "journal.sqlite")) as journal:
+                return spent(journal, self.scope.key(round_id), since)
+
+        guard = Guard(rpc, net.wallet, ceilings=ceilings, book=Book(past, self.clock))
+        found = Generation(rpc, net.wallet.pubkey, setting=net.generation)
+        return SolanaSender(rpc, net.wallet, found, guard=guard, pace=FAST)
 
     @contextlib.asynccontextmanager
     async def daemon(
@@ -345,21 +360,9 @@ async def a_world(
     ):
         async with (
             local_chain(generation, params=Params(**params)) as net,
-            served(make_pin_app(store, faults=net.faults)) as url,
+            serving(make_pin_app(store, faults=net.faults)) as url,
         ):
             yield World(net, home, url, store, pin.cid)
-
-
-@contextlib.asynccontextmanager
-async def served(app: web.Application) -> AsyncIterator[str]:
-    """The base URL of an application on loopback."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 class ScriptedJobs:
@@ -443,18 +446,14 @@ def unrecorded(state: State, done: asyncio.Event) -> Step:
 
 async def ask(running: Running, kind: str, number: int, **args: Any) -> tuple[str, str]:
     """A request as another terminal makes it, through a journal of its own; and its answer."""
-    journal = Journal(running.home / "journal.sqlite")
-    try:
-        return await answer(
-            journal, asking.ask(journal, kind, running.world.scope.key(number), args)
-        )
-    finally:
-        journal.close()
+    with contextlib.closing(Journal(running.home / "journal.sqlite")) as journal:
+        request = asking.ask(journal, kind, running.world.scope.key(number), args)
+        return await answer(journal, request)
 
 
 async def answer(journal: Journal, request: int) -> tuple[str, str]:
     """What becomes of a request: taken or refused, and why."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         while (found := asking.answer_of(journal, request))[0] == "new":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found

@@ -25,8 +25,13 @@ from decloud_trainer.localnet.program.image import Params, program_image
 from decloud_trainer.localnet.rpc_server import LedgerEndpoints, serve_ledger
 
 SOL = 10**9
+# Of each transaction, and of the accounts that a join makes: 121 bytes and their overhead.
+FEE = 5000
+RENT = (128 + 121) * 6960
 MODEL_CID = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
 GRADIENT_CID = "QmPZ9gcCEpqKTo6aq61g2nXGUhM4iCL3ewB6LDXZCtioEB"
+# For what takes a moment on a calm machine: only a test that fails waits for so long.
+PATIENCE_S = 30.0
 FAST = Pace(first_poll=0.02, max_poll=0.05, rebroadcast=0.1, patience=3, amounts=2, grace=2)
 
 
@@ -117,7 +122,7 @@ async def local_chain(
         ledger.close()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     """Wait until it holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - nothing tells of it

@@ -1,18 +1,30 @@
-"""Serve an aiohttp application on loopback, in a thread of its own, for blocking clients."""
+"""Serve an aiohttp application on loopback: here, or in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from aiohttp import web
 
 
+@contextlib.asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    """The base URL of the application; this event loop serves it."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 @contextlib.contextmanager
 def serve(app: web.Application) -> Iterator[str]:
-    """The base URL of the running application, e.g. ``http://127.0.0.1:40123``."""
+    """The base URL, e.g. ``http://127.0.0.1:40123``; a thread serves, for blocking clients."""
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,18 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from daemonworld import FEE, RENT, Running, World, a_world, ask
-from localchain import FAST, SOL, until
+from daemonworld import Running, World, a_world, ask
+from localchain import FEE, RENT, SOL, until
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from decloud_trainer.chain import v1
-from decloud_trainer.chain.generation import Generation
-from decloud_trainer.chain.guard import Book, Guard
 from decloud_trainer.chain.rpc import Rpc
-from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.localnet.history import Landed
 from decloud_trainer.localnet.slots import Commitment
 from decloud_trainer.rounds import coldstore, daemon, intents, ledger
 from decloud_trainer.rounds.entry import State
-from decloud_trainer.rounds.intents import spent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, Outcome
 from decloud_trainer.rounds.spending import Ceilings, ColdStore
@@ -78,20 +75,10 @@ class Purse:
     to_fail: set[int] = field(default_factory=set)
 
     def __call__(self, real: Any) -> Purse:
-        self.generous = self._sender(Ceilings(day=SOL, round=SOL // 100, cold=self.cold))
-        self.mean = self._sender(Ceilings(transaction=RENT))
+        ceilings = Ceilings(day=SOL, round=SOL // 100, cold=self.cold)
+        self.generous = self.world.guarded(ceilings, rpc=self.rpc)
+        self.mean = self.world.guarded(Ceilings(transaction=RENT), rpc=self.rpc)
         return self
-
-    def _sender(self, ceilings: Ceilings) -> SolanaSender:
-        net, world = self.world.net, self.world
-        journal = Journal(world.home / "journal.sqlite", clock=world.clock)
-
-        async def past(round_id: int, since: float) -> Any:
-            return spent(journal, world.scope.key(round_id), since)
-
-        guard = Guard(self.rpc, net.wallet, ceilings=ceilings, book=Book(past, world.clock))
-        found = Generation(self.rpc, net.wallet.pubkey, setting=net.generation)
-        return SolanaSender(self.rpc, net.wallet, found, guard=guard, pace=FAST)
 
     async def prepare(self, action: Action) -> Intent:
         sender = self.mean if action.round_id in self.too_dear else self.generous
@@ -210,22 +197,16 @@ async def play_round(running: Running, purse: Purse, name: str) -> int:
 
 def all_settled(world: World) -> bool:
     """Nothing is under way, and what exceeds the float is stored."""
-    journal = Journal(world.home / "journal.sqlite")
-    try:
+    with closing(Journal(world.home / "journal.sqlite")) as journal:
         sent = [*intents.sent(journal), *(one.sent for one in transfers(journal))]
-    finally:
-        journal.close()
     known = all(one.outcome is not None for one in sent)
     return known and world.balance() < FLOAT + coldstore.LEAST_LAMPORTS + FEE
 
 
 def compared(world: World, before: int, seconds: float) -> Report:
-    journal = Journal(world.home / "journal.sqlite")
-    try:
+    with closing(Journal(world.home / "journal.sqlite")) as journal:
         entries = journal.entries()
         postings = ledger.postings(entries, intents.sent_by_row(journal), transfers(journal))
-    finally:
-        journal.close()
     lines = [posting.line for posting in postings]
     paid = paid_by_wallet(world)
     return Report(

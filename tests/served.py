@@ -13,6 +13,9 @@ from decloud_trainer.localnet.faults import Faults
 from decloud_trainer.localnet.ledger import Ledger
 from decloud_trainer.localnet.rpc_server import LedgerEndpoints, serve_ledger
 
+# For an answer that takes a moment on a calm machine.
+PATIENCE_S = 30.0
+
 
 @dataclass
 class Served:
@@ -63,7 +66,7 @@ class Socket:
         return answer["result"] if "result" in answer else answer["error"]
 
     async def next(self) -> Any:
-        return await self.raw.receive_json(timeout=3)
+        return await self.raw.receive_json(timeout=PATIENCE_S)
 
     async def note(self) -> tuple[str, int, Any]:
         """The next notification: method, subscription and result."""
@@ -76,7 +79,7 @@ class Socket:
         """Whether the server ends the connection, whatever it still has to say."""
         closing = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         while True:
-            message = await self.raw.receive(timeout=3)
+            message = await self.raw.receive(timeout=PATIENCE_S)
             if message.type in closing:
                 return True
 

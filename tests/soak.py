@@ -15,7 +15,6 @@ import json
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -30,8 +29,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from daemonworld import served
 from localchain import SOL, LocalChain, local_chain
+from loopback import serving
+from processes import descendants, free_port, processes_in
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
@@ -209,7 +209,7 @@ class Soak:
     def _rests(self) -> bool:
         """Every row is final, and no child of the daemon lives."""
         over = all(e.state in (State.CLAIMED, State.LOST, State.SKIPPED) for e in self._entries())
-        return over and not _children(self.daemon.pid)
+        return over and not descendants(self.daemon.pid)
 
     def _submission(self, number: int) -> Any:
         address, _ = v1.submission_address(number, self.net.wallet.pubkey, v1.PROGRAM_ID)
@@ -252,7 +252,7 @@ class Soak:
             pss_mb=_kilobytes(process / "smaps_rollup", "Pss") / 1000,
             fds=len(list((process / "fd").iterdir())),
             threads=len(list((process / "task").iterdir())),
-            children=len(_children(pid)),
+            children=len(descendants(pid)),
             journal_mb=sum(p.stat().st_size for p in self.home.glob("journal.sqlite*")) / 1e6,
             home_mb=sum(path.stat().st_size for path in files) / 1e6,
         )
@@ -283,7 +283,7 @@ class Soak:
         assert on_chain == sum(done.values()), (on_chain, done)
         left = [p for p in self.home.rglob(".*") if p.suffix in (".tmp", ".part")]
         assert not left, left
-        orphans = _processes_in(self.home)
+        orphans = processes_in(self.home)
         assert not orphans, orphans
         print(
             f"  {len(self.paid)} claimed, {len(self.aborted)} lost to aborts, {len(self.skipped)} "
@@ -307,27 +307,6 @@ def _kilobytes(path: Path, name: str) -> int:
     return int(found[1])
 
 
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text("ascii").split()]
-
-
-def _processes_in(folder: Path) -> list[int]:
-    """Processes that work in the folder: children that outlived their daemon."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if Path(os.readlink(process / "cwd")).is_relative_to(folder):
-                found.append(int(process.name))
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def soak(folder: Path, worker: str, at_once: int) -> AsyncIterator[Soak]:
     """A network and a daemon at work; leaving ends the daemon, and then the network."""
@@ -336,7 +315,7 @@ async def soak(folder: Path, worker: str, at_once: int) -> AsyncIterator[Soak]:
     params = Params(join_s=3600, submit_s=3600)
     async with (
         local_chain("v1.2", slot_s=0.1, params=params) as net,
-        served(make_pin_app(store, faults=net.faults)) as url,
+        serving(make_pin_app(store, faults=net.faults)) as url,
     ):
         net.ledger.airdrop(v1.TREASURY, SOL)  # its first cut is too small for rent
         config = {

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import base58
 import pytest
+from processes import descendants, is_gone, told_by, worker_of
 from solders.keypair import Keypair
-from terminal import descendants, is_gone, local_network, run, running, told_by, worker_of
+from terminal import here, local_network, run, running
 
 JWT = "localnet-jwt"
 
@@ -35,7 +36,7 @@ def test_commands_beside_a_daemon(own_home: Path) -> None:
         assert done.code == 0, done.err
         assert wallet in done.out
         assert "Pinata accepts the credentials" in done.out
-        assert run("localnet", "airdrop", wallet, "1").code == 0
+        here.out("localnet", "airdrop", wallet, "1")
         with running("start", "--json", "--no-auto-train", "--no-auto-claim") as daemon:
             assert daemon.line()["wallet"] == wallet
             daemon.until(event="round", round=0, state="joined")
@@ -52,16 +53,16 @@ def test_commands_beside_a_daemon(own_home: Path) -> None:
             assert refused.code == 1
             assert f"with the wallet {wallet} is already running" in refused.err
 
-            assert run("join", "0").code == 1
+            assert here("join", "0").code == 1
             with running("train", "0", "--max-batches", "15", "--json") as training:
                 child = worker_of(daemon.process.pid)
                 below = descendants(daemon.process.pid)
                 assert child in below
                 given_away = b"".join(map(told_by, [daemon.process.pid, *below]))
-                out, err = training.process.communicate(timeout=60)
-            assert training.process.returncode == 0, err
-            assert "a daemon is running" not in out
-            assert json.loads(out)["state"] in ("submitted", "claimable")
+                trained = training.finished()
+            assert trained.code == 0, trained.err
+            assert "a daemon is running" not in trained.out
+            assert json.loads(trained.out)["state"] in ("submitted", "claimable")
 
             daemon.until(event="round", round=0, state="claimable", moved=True)
             claimed = run("claim", "0")
@@ -70,7 +71,7 @@ def test_commands_beside_a_daemon(own_home: Path) -> None:
             daemon.until(event="round", round=0, state="claimed")
 
             # Another round, left in the middle of its work.
-            assert run("localnet", "round").code == 0
+            here.out("localnet", "round")
             daemon.until(event="round", round=1, state="joined")
             with running("train", "1", "--epochs", "1000", "--json"):
                 child = worker_of(daemon.process.pid)
@@ -89,10 +90,10 @@ def test_commands_beside_a_daemon(own_home: Path) -> None:
     for spelling in [*spellings(key), JWT.encode()]:
         assert spelling not in given_away
         assert not [path for path, content in stored.items() if spelling in content]
-    shown = run("config", "--show", "--json")
+    shown = here("config", "--show", "--json")
     assert secrets["private_key"] not in shown.out
     assert shown.json["settings"]["private_key"] == "(set)"
-    assert secrets["private_key"] not in run("config", "--show").out
+    assert secrets["private_key"] not in here.out("config", "--show")
     assert (home / "config.json").stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o777 == 0o700
     assert "DECLOUD_PRIVATE_KEY" not in os.environ

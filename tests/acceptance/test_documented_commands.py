@@ -19,8 +19,9 @@ from pathlib import Path
 
 import base58
 import pytest
+from processes import descendants, is_gone
 from solders.keypair import Keypair
-from terminal import COMMAND, Done, descendants, is_gone, local_network
+from terminal import COMMAND, Done, here, local_network
 
 from decloud_trainer.chain import v1
 from decloud_trainer.localnet.actors.content import Content
@@ -151,9 +152,8 @@ class Daemon:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        with self.process as process:
+            process.kill()
 
     def wait_for(self, *texts: str) -> str:
         """All that it has printed once these are in it."""
@@ -396,8 +396,9 @@ def test_full_control_over_each_step(network: Network, home: Path, funded: str) 
     assert "submitted" in works(f"decloud-trainer train {number}")
 
     until = time.monotonic() + PATIENCE_S
-    while "Completed" not in works(f"decloud-trainer status {number}"):
+    while "Completed" not in here.out("status", str(number)):
         assert time.monotonic() < until
+        time.sleep(0.2)  # the validator is at work, and needs the processor
     assert "claimed 0.0441 SOL" in works(f"decloud-trainer claim {number}")
     assert "claimed" in works(f"decloud-trainer status {number}")
 

@@ -10,21 +10,25 @@ from pathlib import Path
 import base58
 import pytest
 from solders.keypair import Keypair
-from terminal import Terminal, run
+from terminal import AtTerminal, here, run
 
 from decloud_trainer import config
 from decloud_trainer.chain import keystore
-from decloud_trainer.cli.main import main
 
 KEY = Keypair.from_seed(bytes([9] * 32))
 ADDRESS, AS_BASE58 = str(KEY.pubkey()), base58.b58encode(bytes(KEY)).decode()
 WORD = "an ordinary passphrase"
 
 
-@pytest.fixture
-def encrypted(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home whose wallet is encrypted under WORD."""
+@pytest.fixture(autouse=True)
+def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For files that are made in this process."""
     monkeypatch.setattr(keystore, "SCRYPT_N", 1 << 12)
+
+
+@pytest.fixture
+def encrypted(own_home: Path) -> Path:
+    """A home whose wallet is encrypted under WORD."""
     path = own_home / "decloud" / "wallet.json"
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.write_bytes(keystore.seal(bytes([9] * 32), ADDRESS, WORD))
@@ -64,71 +68,48 @@ def test_a_passphrase_comes_by_pipe_file_or_variable(encrypted: Path, tmp_path: 
     assert run("wallet", "export", "--yes").out.strip() == AS_BASE58
 
 
-def test_at_a_terminal_it_is_asked_for(encrypted: Path) -> None:
+def test_at_a_terminal_it_is_asked_for(encrypted: Path, at_terminal: AtTerminal) -> None:
     """Without showing it, three times at most; Ctrl-C leaves at once."""
-    asked = Terminal("wallet", "decrypt")
+    asked = at_terminal("wallet", "decrypt")
     asked.answer("Passphrase of the wallet", "no")
     asked.wait_for("wrong passphrase")
     asked.answer("Passphrase of the wallet", WORD)
     assert asked.end() == 0
     assert WORD not in asked.shown
     assert json.loads(encrypted.read_text()) == list(bytes(KEY))
-    again = Terminal("wallet", "encrypt")
+    again = at_terminal("wallet", "encrypt")
     again.answer("(empty: none): ", WORD)
     again.answer("The same again: ", WORD)
     assert again.end() == 0
-    leaving = Terminal("wallet", "decrypt")
+    leaving = at_terminal("wallet", "decrypt")
     leaving.wait_for("Passphrase of the wallet")
     assert leaving.leave() == 130
 
 
-class Here:
-    """Commands in this process, which is quicker, with a cheap scrypt for new files."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        code = main(words)
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-    def code(self, *words: str) -> int:
-        return self(*words)[0]
-
-
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    monkeypatch.setattr(keystore, "SCRYPT_N", 1 << 12)
-    return Here(capsys)
-
-
-def test_scripts_make_encrypt_and_change_it(here: Here, tmp_path: Path) -> None:
+def test_scripts_make_encrypt_and_change_it(tmp_path: Path) -> None:
     """With a passphrase at hand, a new key is never in the clear; --plain says otherwise."""
     file, path = passphrase_file(tmp_path / "word"), tmp_path / "new.json"
     other = passphrase_file(tmp_path / "other", "another one")
     here("config", "--set", f"passphrase_file={file}")
-    assert here.code("wallet", "new", "--path", str(path)) == 0
+    assert here("wallet", "new", "--path", str(path)).code == 0
     assert "decloud_wallet" in path.read_text()
     _, key, _ = here("wallet", "export", "--yes")
     code, out, _ = here("wallet", "passphrase", "--new-file", str(other))
     assert (code, "still has the former one" in out) == (0, True)
-    assert here.code("wallet", "export", "--yes") == 2
+    assert here("wallet", "export", "--yes").code == 2
     os.replace(other, file)
     assert here("wallet", "export", "--yes")[1] == key
-    assert here.code("wallet", "encrypt") == 2
-    assert here.code("wallet", "decrypt") == 0
-    assert here.code("wallet", "decrypt") == 2
-    assert here.code("wallet", "passphrase", "--new-file", str(file)) == 2
-    assert here.code("wallet", "encrypt") == 0
+    assert here("wallet", "encrypt").code == 2
+    assert here("wallet", "decrypt").code == 0
+    assert here("wallet", "decrypt").code == 2
+    assert here("wallet", "passphrase", "--new-file", str(file)).code == 2
+    assert here("wallet", "encrypt").code == 0
     assert here("wallet", "export", "--yes")[1] == key
-    assert here.code("wallet", "new", "--plain", "--path", str(tmp_path / "plain.json")) == 0
+    assert here("wallet", "new", "--plain", "--path", str(tmp_path / "plain.json")).code == 0
     assert json.loads((tmp_path / "plain.json").read_text())[0] >= 0
 
 
-def test_a_key_that_is_in_no_file_is_not_encrypted(
-    here: Here, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_that_is_in_no_file_is_not_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to do with it instead."""
     monkeypatch.setenv("DECLOUD_PRIVATE_KEY", AS_BASE58)
     code, _, err = here("wallet", "encrypt")
@@ -136,7 +117,7 @@ def test_a_key_that_is_in_no_file_is_not_encrypted(
 
 
 def test_the_service_must_find_the_passphrase(
-    here: Here, encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It can't ask: without a lasting source it isn't installed; a credential is one."""
     monkeypatch.setattr(sys, "platform", "linux")
@@ -152,10 +133,10 @@ def test_the_service_must_find_the_passphrase(
     assert (code, "wrong passphrase" in err) == (2, True)
 
 
-def test_start_asks_before_anything_else(encrypted: Path) -> None:
+def test_start_asks_before_anything_else(encrypted: Path, at_terminal: AtTerminal) -> None:
     """At a terminal the daemon asks before it needs the network, and Ctrl-C ends it there."""
     config.update({"network": "localnet", "rpc_url": "http://127.0.0.1:9"})
-    starting = Terminal("start")
+    starting = at_terminal("start")
     starting.wait_for("Passphrase of the wallet")
     assert starting.leave() == 130
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import base58
 import pytest
 from solders.keypair import Keypair
-from terminal import local_network, run, running
+from terminal import here, local_network, run, running
 
 from decloud_trainer.cli.main import main
 from decloud_trainer.training.data import datasets
@@ -61,7 +61,7 @@ def test_the_doctor_passes_then_finds_what_is_wrong(own_home: Path) -> None:
         sick = {"pinata_jwt": "s3cret-jwt", "device": "mps" if sys.platform == "linux" else "cuda"}
         config.write_text(json.dumps(SETTINGS | secrets | sick))
         config.chmod(0o644)
-        done = run("doctor")
+        done = here("doctor")
         assert done.code == 1
         lines = done.out.splitlines()
         assert f"fix: chmod 600 {config}" in done.out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import subprocess
@@ -11,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from terminal import here
 
-from decloud_trainer.cli.main import main
 from decloud_trainer.store.opening import open_store
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text("utf-8")
@@ -25,14 +23,10 @@ QUICK = ("--batches", "300", "--batch-size", "32", "--learning-rate", "0.01", "-
 
 
 def command(*words: str, code: int = 0) -> str:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            found = main(["pricer", *words])
-        except SystemExit as ended:
-            found = ended.code
-    assert (found or 0) == code, (out.getvalue(), err.getvalue())
-    return out.getvalue() + (err.getvalue() if code else "")
+    """A command in this process; what it prints, with its complaints when it must fail."""
+    done = here("pricer", *words)
+    assert done.code == code, done
+    return done.out + (done.err if code else "")
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import run
+from terminal import here, run
+from workers import working
 
 from decloud_trainer import config
 from decloud_trainer.errors import SettingsError
@@ -20,22 +20,8 @@ from decloud_trainer.ipfs.cid import file_cid
 from decloud_trainer.localnet.actors.shipped import MODEL
 from decloud_trainer.plans import plan_of
 
-WORKER = (sys.executable, "-m", "decloud_trainer.training.worker")
 # Round 7 was trained twice, the second time with another seed; round 12 once.
 FIRST, SECOND, OTHER = "r7-aaaa1111-train-1", "r7-aaaa1111-train-2", "r12-bbbb2222-train-1"
-
-
-def train(folder: Path, spec: dict[str, Any]) -> None:
-    """One job of the real worker, as the daemon starts it."""
-    folder.mkdir(parents=True)
-    job = json.dumps({"kind": "train", "spec": spec, "folder": str(folder)})
-    with subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(job.encode() + b"\n")
-        process.stdin.flush()
-        lines = process.stdout.read().splitlines()
-        assert process.wait(60) == 0, lines[-1]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +44,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "artifact": {"apply_scale": -0.1, "dtype": "auto"},
         "tensorboard": True,
     }
-    train(folder / FIRST, spec)
-    train(folder / SECOND, {**spec, "seed": 1, "tensorboard": False})
+    again = {**spec, "seed": 1, "tensorboard": False}
+    for name, each in ((FIRST, spec), (SECOND, again)):
+        with working(folder / name, "train", each) as worker:
+            worker.result()
     return folder
 
 
@@ -95,7 +83,7 @@ def recorded(jobs: Path, run_id: str = FIRST) -> dict[str, Any]:
 
 def test_without_runs_it_says_so() -> None:
     """An empty list is no error."""
-    done = run("runs", "list")
+    done = here("runs", "list")
     assert (done.code, done.err) == (0, "")
     assert "no run is recorded here yet" in done.out
 
@@ -103,7 +91,7 @@ def test_without_runs_it_says_so() -> None:
 def test_runs_are_listed_latest_first(jobs: Path) -> None:
     """With round, model, data, preview; a damaged record costs a sentence, not the list."""
     before = recorded(jobs)["result"]["preview"]["before"]
-    done = run("runs", "list")
+    done = here("runs", "list")
     assert done.code == 0, done
     ids = [line.split()[0] for line in done.out.splitlines() if line.startswith("r")]
     assert ids[0] == SECOND
@@ -111,7 +99,7 @@ def test_runs_are_listed_latest_first(jobs: Path) -> None:
     assert "#12" in done.out
     assert f"{before:.2f} -> " in done.out
     (jobs / FIRST / "run.json").write_bytes(b"{")
-    done = run("runs", "list", "--limit", "1", "--json")
+    done = here("runs", "list", "--limit", "1", "--json")
     assert done.code == 0
     assert [row["id"] for row in done.json] == [SECOND]
     assert done.json[0]["round"] == 7
@@ -122,20 +110,20 @@ def test_runs_are_listed_latest_first(jobs: Path) -> None:
 @pytest.mark.parametrize("name", [FIRST, FIRST[:-1] + "1", "12", "#12", "r12"])
 def test_a_run_is_found_by_its_id_its_beginning_or_its_round(jobs: Path, name: str) -> None:
     """Any of these names one run."""
-    done = run("runs", "show", name, "--json")
+    done = here("runs", "show", name, "--json")
     assert done.code == 0, done
     assert done.json["id"] == (FIRST if name == FIRST else OTHER)
 
 
 def test_a_rounds_number_means_its_latest_run(jobs: Path) -> None:
     """Round 7 was trained twice."""
-    assert run("runs", "show", "7", "--json").json["id"] == SECOND
+    assert here("runs", "show", "7", "--json").json["id"] == SECOND
 
 
 def test_one_run_in_full(jobs: Path) -> None:
     """What was asked, chosen and reached, each epoch, and with --plot the curves."""
     record = recorded(jobs)
-    done = run("runs", "show", FIRST, "--plot")
+    done = here("runs", "show", FIRST, "--plot")
     assert done.code == 0, done
     for text in (
         "simple_cnn with 10 classes",
@@ -150,41 +138,41 @@ def test_one_run_in_full(jobs: Path) -> None:
         assert text in done.out, text
     for point in record["curve"]:
         assert f"{point['loss']:.4f}" in done.out
-    assert run("runs", "show", FIRST, "--json").json["curve"] == record["curve"]
+    assert here("runs", "show", FIRST, "--json").json["curve"] == record["curve"]
 
 
 def test_names_that_fit_none_or_several(jobs: Path) -> None:
     """Exit code 1 and the way on."""
-    none, several = run("runs", "show", "r99"), run("runs", "show", "r7")
+    none, several = here("runs", "show", "r99"), here("runs", "show", "r7")
     assert (none.code, several.code) == (1, 1)
     assert "no run r99 is recorded here" in none.err
     assert "runs list" in none.err
     assert FIRST in several.err
     assert SECOND in several.err
-    assert run("runs", "compare", FIRST, "98").code == 1
+    assert here("runs", "compare", FIRST, "98").code == 1
 
 
 def test_a_damaged_record_is_corruption(jobs: Path, edit: Callable[..., None]) -> None:
     """Exit code 4, for whichever command needs it."""
     edit("curve", None)
     for words in (("show", FIRST), ("compare", SECOND, FIRST)):
-        done = run("runs", *words)
+        done = here("runs", *words)
         assert done.code == 4, done
         assert "run.json" in done.err
-    assert run("replay", FIRST).code == 4
+    assert here("replay", FIRST).code == 4
 
 
 def test_runs_are_compared(jobs: Path) -> None:
     """Only what differs, both values side by side; equal runs are said to be equal."""
-    done = run("runs", "compare", FIRST, SECOND, "--json")
+    done = here("runs", "compare", FIRST, SECOND, "--json")
     assert done.code == 0, done
     told = done.json
     assert (told["a"], told["b"]) == (FIRST, SECOND)
     assert told["differences"]["spec.seed"] == [0, 1]
     assert "result.sha256" in told["differences"]
     assert "spec.epochs" not in told["differences"]
-    assert "spec.seed" in run("runs", "compare", FIRST, SECOND).out
-    assert "equal in everything" in run("runs", "compare", FIRST, OTHER).out
+    assert "spec.seed" in here("runs", "compare", FIRST, SECOND).out
+    assert "equal in everything" in here("runs", "compare", FIRST, OTHER).out
 
 
 def test_a_replay_gives_the_same_bytes_and_the_same_cid(jobs: Path, tmp_path: Path) -> None:
@@ -205,7 +193,7 @@ def test_a_replay_with_another_torch_is_held_to_a_tolerance(
     """It says which version differs, and that the figures are near enough."""
     edit("versions.torch", "1.0.0")
     edit("result.sha256", "0" * 64)
-    done = run("replay", FIRST, "--json")
+    done = here("replay", FIRST, "--json")
     assert done.code == 0, done
     told = done.json
     assert (told["equal"], told["within"]) == (False, True)
@@ -217,7 +205,7 @@ def test_a_replay_with_another_torch_is_held_to_a_tolerance(
 def test_a_replay_needs_the_base_model(jobs: Path, edit: Callable[..., None]) -> None:
     """Another file in its place is as good as none: exit code 1, and the digest that is wanted."""
     edit("spec.model.path", str(jobs / FIRST / "gradient.pt"))
-    done = run("replay", FIRST)
+    done = here("replay", FIRST)
     assert done.code == 1, done
     assert "is no longer here" in done.err
     assert recorded(jobs)["spec"]["model"]["sha256"] in done.err

@@ -19,8 +19,9 @@ from typing import Any
 
 import base58
 import pytest
-from daemonworld import World, a_world, served
-from terminal import descendants, told_by
+from daemonworld import World, a_world
+from loopback import serving
+from processes import descendants, told_by
 
 from decloud_trainer.chain import keystore
 from decloud_trainer.localnet.pin_server import make_pin_app
@@ -119,7 +120,7 @@ async def command(code: str, *words: str, typed: str) -> AsyncIterator[Watched]:
         looking.cancel()
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # which closes its pipes
 
 
 def set_up(home: Path, world: World, pins_url: str) -> Path:
@@ -173,7 +174,7 @@ async def test_a_rounds_secrets_are_nowhere(
     by_pipe = ("--verbose", "--passphrase-fd", "0", "start", "--json")
     async with (
         a_world(tmp_path) as world,
-        served(make_pin_app(world.store, jwt=JWT)) as pins_url,
+        serving(make_pin_app(world.store, jwt=JWT)) as pins_url,
     ):
         wallet = set_up(home, world, pins_url)
         key = bytes(world.net.trainer)

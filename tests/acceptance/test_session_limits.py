@@ -6,57 +6,50 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from terminal import Done, Running, local_network, run, running
+from terminal import here, local_network, run, running
 
 
 @pytest.fixture
 def network() -> Iterator[None]:
     """A local network of this home, without rounds and actors, and a wallet with money."""
     with local_network("--no-actors"):
-        done = run("setup", "--non-interactive", "--network", "localnet", "--wallet", "create")
-        assert done.code == 0, done.err
-        wallet = run("config", "--show", "--json").json["wallet"]
-        assert run("localnet", "airdrop", wallet, "1").code == 0
+        here.out("setup", "--non-interactive", "--network", "localnet", "--wallet", "create")
+        wallet = here.json("config", "--show")["wallet"]
+        here.out("localnet", "airdrop", wallet, "1")
         yield
-
-
-def ended(daemon: Running) -> Done:
-    """See a daemon out that was told to end."""
-    out, err = daemon.process.communicate(timeout=30)
-    return Done(daemon.process.returncode, out, err)
 
 
 def test_a_daemon_is_steered_from_another_terminal(network: None) -> None:
     """pause, resume, status, finish and stop reach it; it ends cleanly, and so is said."""
-    assert run("stop").code == 1
-    assert run("finish").code == 1
+    assert here("stop").code == 1
+    assert here("finish").code == 1
     with running("start", "--json") as daemon:
         daemon.until(event="started")
         assert run("pause", "2h").code == 0
-        view = run("status", "--json").json
+        view = here.json("status")
         assert view["running"]
         assert view["paused_until"] > time.time() + 7000
         assert run("resume").code == 0
-        assert run("status", "--json").json["paused_until"] is None
+        assert here.json("status")["paused_until"] is None
         assert run("start").code == 1  # one is running
         assert run("stop").code == 0
-        assert ended(daemon).code == 0
-    assert not run("status", "--json").json["running"]
+        assert daemon.finished().code == 0
+    assert not here.json("status")["running"]
     with running("start", "--json") as daemon:
         daemon.until(event="started")
         assert run("finish").code == 0
-        assert ended(daemon).code == 0  # nothing was in work
+        assert daemon.finished().code == 0  # nothing was in work
 
 
 def test_sessions_end_by_themselves(network: None) -> None:
     """--for takes nothing new after its time; --once looks once; --dry-run sends nothing."""
     with running("start", "--json", "--for", "1s") as daemon:
-        assert ended(daemon).code == 0
+        assert daemon.finished().code == 0
     once = run("start", "--once", "--plain")
     assert once.code == 0, once.err
-    posted = run("localnet", "round", "--json").json["round_id"]
-    deadline = time.monotonic() + 20
-    while not (listed := run("list", "--json").json):
+    posted = here.json("localnet", "round")["round_id"]
+    deadline = time.monotonic() + 60
+    while not (listed := here.json("list")):
         assert time.monotonic() < deadline
     assert [row["round"] for row in listed] == [posted]
     dry = run("start", "--dry-run", "--once", "--json")
@@ -66,11 +59,11 @@ def test_sessions_end_by_themselves(network: None) -> None:
         "take": True,
         "reason": dry.json["reason"],
     }
-    rules = run("explain", str(posted), "--json").json
+    rules = here.json("explain", str(posted))
     assert rules["take"]
     assert {rule["passed"] for rule in rules["rules"]} == {True}
-    assert run("earnings", "--json").code == 0
-    assert run("status", str(posted), "--json").json["here"] is None  # nothing was taken
+    here.json("earnings")
+    assert here.json("status", str(posted))["here"] is None  # nothing was taken
 
 
 def test_contradictory_limits_are_refused() -> None:
@@ -83,4 +76,4 @@ def test_contradictory_limits_are_refused() -> None:
         ["--until", "25:99"],
         ["--for", "soon"],
     ):
-        assert run("start", *words).code == 2, words
+        assert here("start", *words).code == 2, words

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from terminal import run
+from terminal import here
 
-from decloud_trainer.cli.main import main
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.training.checkpoint import Checkpoint
 from decloud_trainer.training.snapshots import commit_checkpoint
 
 
 def command(*words: str, code: int = 0) -> str:
-    """A command in this process (each would import torch anew), its output."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            found = main(["store", *words])
-        except SystemExit as ended:
-            found = ended.code
-    assert (found or 0) == code, (out.getvalue(), err.getvalue())
-    return out.getvalue() + err.getvalue()
+    """A command in this process (each would import torch anew), all that it prints."""
+    done = here("store", *words)
+    assert done.code == code, done
+    return done.out + done.err
 
 
 @pytest.fixture
@@ -133,7 +125,7 @@ def test_old_contents_go_only_when_told(chain: str) -> None:
     assert told["kept"] == [0, 2, 4]
     assert "doesn't ask" in command("gc", chain, "--keep", "1", "--json", code=2)
     before = command("stats", chain)
-    done = run("store", "gc", chain, "--keep", "1", stdin="n\n")
+    done = here("store", "gc", chain, "--keep", "1", stdin="n\n")
     assert done.code == 0
     assert done.out.endswith("nothing was removed\n")
     assert command("stats", chain) == before

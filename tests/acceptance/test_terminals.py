@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from terminal import Terminal, run
+from terminal import Terminal, here
 
 ESCAPE = "\x1b["
 
 
 def shown(*words: str, columns: int = 80, env: Mapping[str, str] | None = None) -> str:
-    terminal = Terminal(*words, columns=columns, env=env)
-    assert terminal.end() == 0, terminal.shown
+    with Terminal(*words, columns=columns, env=env) as terminal:
+        assert terminal.end() == 0, terminal.shown
     return terminal.shown
 
 
@@ -34,7 +34,7 @@ def test_a_terminal_with_colours_gets_them() -> None:
 def test_sixty_columns_are_enough() -> None:
     """Nothing is wider than the terminal, and nothing is cut off."""
     url = f"https://{'u' * 80}.example"
-    assert run("config", "--set", f"gateways={url}").code == 0
+    here.out("config", "--set", f"gateways={url}")
     text = re.sub(r"\x1b\[\d*m", "", shown("config", "--show", columns=60))
     table = text.partition("\r\n\r\n")[0].splitlines()
     assert all(len(line) <= 60 for line in table)

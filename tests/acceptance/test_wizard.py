@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from loopback import serve
 from solders.keypair import Keypair
-from terminal import COMMAND, Terminal, run
+from terminal import COMMAND, AtTerminal, here, run
 
 from decloud_trainer.chain.wallet import LockedWallet, read_key_file
 
@@ -37,13 +37,15 @@ def refused() -> Iterator[None]:
     app = web.Application()
     app.router.add_post("/", refuse)
     with serve(app) as url:
-        run("config", "--set", f"rpc_url={url}", "--set", f"pinata_api_url={url}")
+        here.out("config", "--set", f"rpc_url={url}", "--set", f"pinata_api_url={url}")
         yield
 
 
-def test_the_wizard_sets_everything_up(own_home: Path, refused: None) -> None:
+def test_the_wizard_sets_everything_up(
+    own_home: Path, refused: None, at_terminal: AtTerminal
+) -> None:
     """Its answers are what is stored; a wrong one is asked again; a typed secret is never shown."""
-    wizard = Terminal("setup")
+    wizard = at_terminal("setup")
     wizard.answer("[mainnet-beta]: ", "devnet")
     wizard.answer("Choice [create]: ", "keep")  # a wallet's balance would be asked of a network
     wizard.answer("[y/N]: ", "")
@@ -67,7 +69,7 @@ def test_the_wizard_sets_everything_up(own_home: Path, refused: None) -> None:
     lines = re.sub(r"\x1b\[\d*m", "", wizard.shown).splitlines()
     assert [line for line in lines if len(line) > 80] == []
 
-    again = Terminal("setup")
+    again = at_terminal("setup")
     again.answer("[devnet]: ", "")
     again.answer("Choice [create]: ", "keep")
     again.answer("[y/N]: ", "")
@@ -83,11 +85,11 @@ def test_the_wizard_sets_everything_up(own_home: Path, refused: None) -> None:
     assert wanted.items() <= stored(own_home).items()
 
 
-def test_ctrl_c_changes_nothing(own_home: Path, refused: None) -> None:
+def test_ctrl_c_changes_nothing(own_home: Path, refused: None, at_terminal: AtTerminal) -> None:
     """Whoever leaves at the last question has the settings and the keys of before."""
     folder = own_home / "decloud"
     before = {path.name: path.read_bytes() for path in folder.glob("*.json")}
-    wizard = Terminal("setup", "--network", "devnet", "--preset", "mnist-only")
+    wizard = at_terminal("setup", "--network", "devnet", "--preset", "mnist-only")
     wizard.answer("Choice [create]: ", "key")
     wizard.answer("Private key (not shown): ", str(Keypair()))
     wizard.answer("(empty: none): ", "a secret word")
@@ -100,10 +102,12 @@ def test_ctrl_c_changes_nothing(own_home: Path, refused: None) -> None:
     assert {path.name: path.read_bytes() for path in folder.glob("*.json")} == before
 
 
-def test_a_new_wallet_needs_the_promise_of_a_backup(own_home: Path, refused: None) -> None:
+def test_a_new_wallet_needs_the_promise_of_a_backup(
+    own_home: Path, refused: None, at_terminal: AtTerminal
+) -> None:
     """Without it the choice comes again; with it the key is in a file of its owner's alone."""
     path = own_home / "decloud" / "wallet.json"
-    wizard = Terminal("setup", "--network", "localnet", "--preset", "none")
+    wizard = at_terminal("setup", "--network", "localnet", "--preset", "none")
     wizard.answer("Choice [create]: ", "create")
     wizard.wait_for("only key to what the wallet will hold")
     wizard.answer("back it up [no]: ", "")
@@ -121,11 +125,13 @@ def test_a_new_wallet_needs_the_promise_of_a_backup(own_home: Path, refused: Non
     assert stored(own_home)["keypair_path"] == str(path)
 
 
-def test_an_imported_key_gets_a_file(own_home: Path, refused: None) -> None:
+def test_an_imported_key_gets_a_file(
+    own_home: Path, refused: None, at_terminal: AtTerminal
+) -> None:
     """A typed key, base58 or a list, is in a file encrypted under the typed passphrase then, and
     nowhere else."""
     keypair = Keypair()
-    wizard = Terminal("setup", "--network", "localnet", "--preset", "none", "--epochs", "2")
+    wizard = at_terminal("setup", "--network", "localnet", "--preset", "none", "--epochs", "2")
     wizard.answer("Choice [create]: ", "key")
     wrong = "5" * 87  # the right alphabet, and no key
     wizard.answer("Private key (not shown): ", wrong)
@@ -170,8 +176,8 @@ def test_setup_picks_a_preset_for_this_machine(own_home: Path, refused: None) ->
     assert "samples/s" in done.out
     assert stored(own_home)["preset"] in ("quick-test", "image-small", "image-all")
     assert stored(own_home)["min_reward"] == 0.5
-    assert run(*words, "--preset", "fastest").code == 2
-    assert run(*words, "--preset", "none").code == 0
+    assert here(*words, "--preset", "fastest").code == 2
+    assert here(*words, "--preset", "none").code == 0
     assert stored(own_home)["preset"] == ""
 
 
@@ -179,14 +185,14 @@ def test_setup_never_loses_a_key(refused: None) -> None:
     """A key in the configuration gets a file of its own before another wallet takes its place."""
     keypair = Keypair()
     key, pubkey = str(keypair), str(keypair.pubkey())
-    assert run("config", "--set", "private_key=-", stdin=key).code == 0
-    done = run("setup", "--non-interactive", "--network", "localnet", "--wallet", "create")
+    assert here("config", "--set", "private_key=-", stdin=key).code == 0
+    done = here("setup", "--non-interactive", "--network", "localnet", "--wallet", "create")
     assert done.code == 0, done.err
     kept = Path(os.environ["DECLOUD_HOME"]) / f"wallet-{pubkey[:8]}.json"
     assert str(kept) in done.out
     assert key not in done.out
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert run("--keypair", str(kept), "wallet", "show", "--json").json["address"] == pubkey
+    assert here.json("--keypair", str(kept), "wallet", "show")["address"] == pubkey
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

@@ -25,8 +25,8 @@ from solders.transaction import VersionedTransaction
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from daemonworld import served
 from localchain import SOL, LocalChain, local_chain
+from loopback import serving
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.client import SolanaChain
@@ -170,7 +170,7 @@ async def latencies(folder: Path, *, training: bool) -> tuple[list[float], list[
     store = PinStore(folder / "pins")
     async with (
         local_chain(slot_s=SLOT_S, params=Params(join_s=3600)) as net,
-        served(make_pin_app(store, faults=net.faults)) as pins_url,
+        serving(make_pin_app(store, faults=net.faults)) as pins_url,
     ):
         net.ledger.airdrop(net.trainer.pubkey(), 50 * SOL)
         for _ in range(6):  # so that they can pay for all rounds

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "acceptance"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from solders.keypair import Keypair
 from terminal import local_network, running

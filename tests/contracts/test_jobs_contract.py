@@ -87,7 +87,7 @@ async def test_a_cancelled_job_has_no_result(jobs: Jobs) -> None:
     await jobs.submit("a", "train", script(seconds=30))
     await until_running(jobs, "a")
     await jobs.cancel("a")
-    job = await asyncio.wait_for(jobs.wait("a"), 2)
+    job = await asyncio.wait_for(jobs.wait("a"), 10)
     assert (job.state, job.result) == (JobState.CANCELLED, None)
     await jobs.cancel("a")
     await jobs.stop("a")
@@ -99,7 +99,7 @@ async def test_a_queued_job_can_be_cancelled(jobs: Jobs) -> None:
     await jobs.submit("a", "train", script(seconds=30))
     await jobs.submit("b", "train", script())
     await jobs.cancel("b")
-    job = await asyncio.wait_for(jobs.wait("b"), 2)
+    job = await asyncio.wait_for(jobs.wait("b"), 10)
     assert (job.state, job.attempts) == (JobState.CANCELLED, 0)
     assert not job.folder.exists()
 

@@ -3,91 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from workers import Worker, working
 
 from decloud_trainer import errors
 from decloud_trainer.jobs.scripted import gradient_file, simple_cnn_shapes
 from decloud_trainer.jobs.supervisor import SCRIPTED_WORKER, TRAINING_WORKER
 
 WORKERS = {"scripted": SCRIPTED_WORKER, "training": TRAINING_WORKER}
+TOLD = {"epoch", "epochs", "batch", "batches", "loss"}
+# What the real one tells and notes beyond that.
+MORE_TOLD = {"scripted": set(), "training": {"accuracy", "eta_s"}}
+NOTED = {"scripted": "nothing is learned", "training": "ignored an unknown command"}
 
 
-class Running:
-    """A worker under way."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.events: list[dict[str, Any]] = []
-
-    def say(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message) + "\n")
-        self.process.stdin.flush()
-
-    def until(self, kind: str) -> dict[str, Any]:
-        """Read events up to the first of that kind; every line must be one."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            event = json.loads(line)
-            assert event["event"] in ("heartbeat", "progress", "result", "error")
-            self.events.append(event)
-            if event["event"] == kind:
-                return event
-        raise AssertionError(f"no {kind} before the end; {self.events}")
-
-    def until_learning(self) -> None:
-        """Read events until a first batch has been learned from."""
-        event = self.until("progress")
-        while event.get("stage") != "train" or not event.get("batch"):
-            event = self.until("progress")
-
-    def end(self) -> int:
-        """Everything that it still says, and its exit code."""
-        assert self.process.stdout is not None
-        self.events += [json.loads(line) for line in self.process.stdout]
-        return self.process.wait(30)
-
-
-class Worker:
+class Kind:
     """One of the workers, its folder, and specs that both kinds understand."""
 
     def __init__(self, name: str, home: Path) -> None:
         self.name = name
         self.folder = home / "job"
-        self.folder.mkdir()
         self.cache = home / "cache"
         self.model = home / "model.pt"
         self.model.write_bytes(gradient_file(1))  # a gradient has a model's keys and shapes
 
-    @contextmanager
-    def run(self, kind: str, spec: dict[str, Any]) -> Iterator[Running]:
-        with (
-            (self.folder / "worker.log").open("ab") as log,
-            subprocess.Popen(
-                WORKERS[self.name],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=self.folder,
-                start_new_session=True,
-            ) as process,
-        ):
-            running = Running(process)
-            try:
-                running.say({"kind": kind, "spec": spec, "folder": str(self.folder)})
-                yield running
-            finally:
-                process.kill()
+    def run(self, kind: str, spec: dict[str, Any]) -> AbstractContextManager[Worker]:
+        return working(self.folder, kind, spec, worker=WORKERS[self.name])
 
     def train_spec(self, **changes: Any) -> dict[str, Any]:
         digits = {"name": "digits", "path": None, "data_dir": str(self.cache)}
@@ -123,11 +69,11 @@ def digest(path: Path) -> str:
 
 
 @pytest.fixture(params=sorted(WORKERS))
-def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Worker:
-    return Worker(request.param, tmp_path)
+def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    return Kind(request.param, tmp_path)
 
 
-def check_training(worker: Worker, running: Running, result: dict[str, Any]) -> None:
+def check_training(worker: Kind, running: Worker, result: dict[str, Any]) -> None:
     """What every training's end has, complete or not."""
     kinds = [event["event"] for event in running.events]
     assert kinds.count("result") == 1
@@ -145,7 +91,7 @@ def check_training(worker: Worker, running: Running, result: dict[str, Any]) -> 
 
 # The real worker costs seconds per run, so its complete training is tested with the training.
 @pytest.mark.parametrize("worker", ["scripted"], indirect=True)
-def test_a_training_ends_with_a_valid_artefact(worker: Worker) -> None:
+def test_a_training_ends_with_a_valid_artefact(worker: Kind) -> None:
     """Heartbeats and progress, then one result that tells the artefact's true size and digest."""
     with worker.run("train", worker.train_spec()) as running:
         result = running.until("result")["result"]
@@ -154,7 +100,7 @@ def test_a_training_ends_with_a_valid_artefact(worker: Worker) -> None:
     check_training(worker, running, result)
 
 
-def test_an_inspection_tells_the_model(worker: Worker) -> None:
+def test_an_inspection_tells_the_model(worker: Kind) -> None:
     """Architecture, size and digest of a model file, and this machine's speed."""
     spec = {"model": str(worker.model), "max_bytes": 10_000_000, "sha256": digest(worker.model)}
     with worker.run("inspect", spec) as running:
@@ -164,10 +110,10 @@ def test_an_inspection_tells_the_model(worker: Worker) -> None:
     assert (result["classes"], result["parameters"]) == (10, 586_250)
     size = worker.model.stat().st_size
     assert (result["bytes"], result["sha256"]) == (size, spec["sha256"])
-    assert result["samples_per_s"] > 0
+    assert result["samples_per_s"] > 10
 
 
-def test_a_refused_file_is_an_error_event(worker: Worker) -> None:
+def test_a_refused_file_is_an_error_event(worker: Kind) -> None:
     """What can't be done is one error event with a class of ours, and exit code 1."""
     spec = {"model": str(worker.model), "max_bytes": 1000}
     with worker.run("inspect", spec) as running:
@@ -177,7 +123,7 @@ def test_a_refused_file_is_an_error_event(worker: Worker) -> None:
     assert error["message"]
 
 
-def test_preparing_data_counts_it(worker: Worker) -> None:
+def test_preparing_data_counts_it(worker: Kind) -> None:
     """Prepared data is told by its sizes and a fingerprint."""
     spec = {"data": {"name": "digits", "path": None, "data_dir": str(worker.cache)}}
     with worker.run("prepare", spec) as running:
@@ -187,35 +133,37 @@ def test_preparing_data_counts_it(worker: Worker) -> None:
     assert result["fingerprint"]
 
 
-def test_a_stop_brings_the_result_early(worker: Worker) -> None:
+def test_a_stop_brings_the_result_early(worker: Kind) -> None:
     """After a stop the best state so far is written and told, as at a training's end."""
     with worker.run("train", worker.long_spec()) as running:
-        running.until_learning()
+        first = running.until_learning()
         running.say({"command": "stop"})
         result = running.until("result")["result"]
         assert running.end() == 0
+    assert set(first) >= TOLD | MORE_TOLD[worker.name]
     assert result["stopped"] == "stop"
+    assert result["preview"]["samples"] == 450
+    assert "error" not in {event["event"] for event in running.events}
     check_training(worker, running, result)
 
 
-def test_a_cancel_ends_it_without_a_result(worker: Worker) -> None:
-    """Exit code 130, soon, and neither result nor error."""
+def test_a_cancel_ends_it_without_a_result(worker: Kind) -> None:
+    """Exit code 130, soon, and neither result nor error nor artefact; what is no command changes
+    nothing."""
     with worker.run("train", worker.long_spec()) as running:
-        running.until("progress")
+        running.until_learning()
+        running.say({"command": "nonsense"})
         running.say({"command": "cancel"})
-        asked = time.monotonic()
-        assert running.end() == 130
-    assert time.monotonic() - asked < 3
+        assert running.end(within_s=3) == 130
     assert {event["event"] for event in running.events} == {"heartbeat", "progress"}
+    assert not (worker.folder / "gradient.pt").exists()
+    assert NOTED[worker.name] in running.log()
 
 
-def test_the_parent_s_death_ends_it(worker: Worker) -> None:
+def test_the_parent_s_death_ends_it(worker: Kind) -> None:
     """End of file on stdin: the worker is gone within 2 s, without a result."""
     with worker.run("train", worker.long_spec()) as running:
         running.until("progress")
-        assert running.process.stdin is not None
-        running.process.stdin.close()
-        asked = time.monotonic()
-        assert running.end() != 0
-    assert time.monotonic() - asked < 2
+        running.lose_parent()
+        assert running.end(within_s=2) == 1
     assert "result" not in {event["event"] for event in running.events}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
-from localchain import FAST, SOL, LocalChain, local_chain, until
+from localchain import FAST, FEE, RENT, SOL, LocalChain, local_chain, until
 from solders.signature import Signature
+from websockets.asyncio.server import serve
 
+from decloud_trainer.chain import watch as watch_module
 from decloud_trainer.chain.client import SolanaChain
 from decloud_trainer.chain.generation import Generation
 from decloud_trainer.chain.pool import Use
@@ -20,8 +23,6 @@ from decloud_trainer.localnet.faults import Faults
 from decloud_trainer.localnet.rpc_server import LedgerEndpoints, serve_ledger
 from decloud_trainer.rounds.model import Action, ActionKind, OutcomeState, Round, RoundStatus
 
-FEE = 5000
-RENT = (128 + 121) * 6960
 NEVER = 3600.0
 ONLY_EVENTS = WatchPace(
     poll_interval_s=NEVER, safety_interval_s=NEVER, answer_s=5, first_retry_s=0.02, max_retry_s=0.1
@@ -212,6 +213,48 @@ async def test_a_second_websocket_takes_over_without_a_pause(
             events = net.open_round()
             net.settle_slots()
             await until(lambda: events in seen.joinable())
+
+
+@contextlib.asynccontextmanager
+async def connects_and_is_silent() -> AsyncIterator[str]:
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def takes_a_subscription_and_is_silent() -> AsyncIterator[str]:
+    async with serve(lambda socket: socket.wait_closed(), "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+@pytest.mark.parametrize("silent", [connects_and_is_silent, takes_a_subscription_and_is_silent])
+async def test_a_websocket_that_hangs_is_left_within_two_seconds(
+    silent: Callable[[], AbstractAsyncContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but that limit, here a shorter one, brings the next endpoint its turn: all other
+    times are an hour."""
+    assert watch_module.FAILOVER_S <= 2
+    monkeypatch.setattr(watch_module, "FAILOVER_S", 0.5)
+    pace = WatchPace(
+        poll_interval_s=NEVER,
+        safety_interval_s=NEVER,
+        answer_s=NEVER,
+        ping_s=NEVER,
+        first_retry_s=0.02,
+        max_retry_s=0.05,
+    )
+    async with (
+        local_chain(slot_s=0) as net,
+        silent() as url,
+        watching(net, [url, net.endpoints.ws_url], pace) as seen,
+    ):
+        number = net.open_round()
+        net.settle_slots()
+        await until(lambda: number in seen.joinable())
 
 
 async def test_after_a_sleep_of_the_machine_everything_is_looked_at_again() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from localchain import GRADIENT_CID, MODEL_CID, SOL, local_chain
+from localchain import FEE, GRADIENT_CID, MODEL_CID, RENT, SOL, local_chain
 
 from decloud_trainer.rounds.model import Action, ActionKind, OutcomeState, RoundStatus
-
-FEE = 5000
-RENT = (128 + 121) * 6960
 
 
 @pytest.mark.parametrize("program", ["v1.0", "v1.2"])

@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from daemonworld import FEE, RENT, Stuck, World, a_world
-from localchain import FAST, SOL, local_chain, until
+from daemonworld import Stuck, World, a_world
+from localchain import FAST, FEE, PATIENCE_S, RENT, SOL, local_chain, until
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.generation import Generation
-from decloud_trainer.chain.guard import Book, Guard
+from decloud_trainer.chain.guard import Guard
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.errors import RpcError, SpendingRefused
 from decloud_trainer.localnet.accounts import Account
 from decloud_trainer.rounds import coldstore, daemon, marks, transfers
 from decloud_trainer.rounds.entry import RowKey, State
-from decloud_trainer.rounds.intents import spent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import NO_ROUND, Action, ActionKind
 from decloud_trainer.rounds.ports import Sender
@@ -48,16 +47,7 @@ class Cold:
         return account.lamports if account else 0
 
     def sender(self, real: Any) -> SolanaSender:
-        net, world = self.world.net, self.world
-        journal = Journal(world.home / "journal.sqlite", clock=world.clock)
-
-        async def past(round_id: int, since: float) -> Any:
-            return spent(journal, world.scope.key(round_id), since)
-
-        ceilings, book = Ceilings(cold=self.store), Book(past, world.clock)
-        guard = Guard(net.rpc, net.wallet, ceilings=ceilings, book=book)
-        found = Generation(net.rpc, net.wallet.pubkey, setting=net.generation)
-        return SolanaSender(net.rpc, net.wallet, found, guard=guard, pace=FAST)
+        return self.world.guarded(Ceilings(cold=self.store))
 
     @asynccontextmanager
     async def daemon(self, **options: Any) -> AsyncIterator[Any]:
@@ -67,22 +57,16 @@ class Cold:
                 yield running
 
     def booked(self) -> list[transfers.Transfer]:
-        journal = Journal(self.world.home / "journal.sqlite")
-        try:
+        with closing(Journal(self.world.home / "journal.sqlite")) as journal:
             return transfers.transfers(journal)
-        finally:
-            journal.close()
 
 
 async def told(world: World) -> None:
     """Until the first transfer to the address is announced."""
 
     def is_told() -> bool:
-        journal = Journal(world.home / "journal.sqlite")
-        try:
+        with closing(Journal(world.home / "journal.sqlite")) as journal:
             return marks.mark(journal, coldstore.TOLD) is not None
-        finally:
-            journal.close()
 
     await until(is_told)
 
@@ -141,7 +125,7 @@ async def test_a_crash_between_intent_and_knowing_moves_it_once(tmp_path: Path, 
         async with cold.daemon(sender=stuck):
             await told(world)
             world.warp(601)
-            await asyncio.wait_for(made[0].reached.wait(), 5)
+            await asyncio.wait_for(made[0].reached.wait(), PATIENCE_S)
         (before,) = cold.booked()
         assert before.sent.outcome is None
         async with cold.daemon():
@@ -165,7 +149,7 @@ async def test_one_that_never_landed_is_made_anew(tmp_path: Path) -> None:
         async with cold.daemon(sender=stuck):
             await told(world)
             world.warp(601)
-            await asyncio.wait_for(made[0].reached.wait(), 5)
+            await asyncio.wait_for(made[0].reached.wait(), PATIENCE_S)
         world.net.settle_slots(170)
         async with cold.daemon():
             await until(lambda: len(cold.booked()) == 2 and world.balance() == FLOAT)
@@ -182,11 +166,8 @@ async def test_another_address_is_announced_again(tmp_path: Path) -> None:
         async with second.daemon():
 
             def is_told() -> bool:
-                journal = Journal(world.home / "journal.sqlite")
-                try:
+                with closing(Journal(world.home / "journal.sqlite")) as journal:
                     return marks.mark(journal, coldstore.TOLD)["address"] == str(second.address)
-                finally:
-                    journal.close()
 
             await until(is_told)
             assert (first.lamports, second.lamports) == (0, 0)

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from daemonworld import FEE, RENT, Stuck, World, a_world, hang, unrecorded
-from localchain import SOL
+from daemonworld import Stuck, World, a_world, hang, unrecorded
+from localchain import FEE, PATIENCE_S, RENT, SOL
 
 from decloud_trainer.ipfs.cid import Cid
 from decloud_trainer.rounds import intents, ledger
@@ -88,7 +88,7 @@ async def test_work_that_was_done_but_not_recorded_is_found_done(tmp_path: Path)
             async with world.daemon(steps={state: unrecorded(state, done)}) as running:
                 await running.until(number, state)
                 await act(world, number, state)
-                await asyncio.wait_for(done.wait(), 8)
+                await asyncio.wait_for(done.wait(), PATIENCE_S)
         async with world.daemon() as running:
             await running.until(number, State.CLAIMED)
             assert await running.history(number) == PATH
@@ -125,7 +125,7 @@ async def crash_at(world: World, kind: str, *, sent: bool) -> None:
         return stuck[0]
 
     async with world.daemon(sender=wrap):
-        await asyncio.wait_for(stuck[0].reached.wait(), 8)
+        await asyncio.wait_for(stuck[0].reached.wait(), PATIENCE_S)
 
 
 async def test_the_older_program_pays_as_well(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemonworld import FEE, RENT, OldAnswers, Running, World, a_world, ask
-from localchain import SOL, until
+from daemonworld import OldAnswers, Running, World, a_world, ask
+from localchain import FEE, RENT, SOL, until
 
 from decloud_trainer.chain import lifecycle, v1
 from decloud_trainer.rounds.entry import State

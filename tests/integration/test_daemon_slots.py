@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from daemonworld import World, a_world, hang
-from localchain import SOL, until
+from localchain import PATIENCE_S, SOL, until
+from processes import processes_in
 from solders.system_program import TransferParams, transfer
 
 from decloud_trainer.rounds import intents
@@ -77,9 +78,12 @@ async def test_a_training_ends_with_its_round(tmp_path: Path) -> None:
         second = world.open()
         world.net.start_training(first)
         await until(lambda: any(told.kind == "train" for told in running.progress))
+        (job,) = running.jobs_of(first, "train")
+        assert processes_in(world.home / "jobs" / job)
         world.abort(first)
         await running.until(first, State.LOST)
         await running.until(second, State.JOINED)
+        await until(lambda: not processes_in(world.home / "jobs" / job))
 
 
 async def test_a_round_that_passed_training_between_two_looks_is_let_go(tmp_path: Path) -> None:
@@ -238,7 +242,7 @@ async def test_what_is_refused_for_good_asks_the_chain_nothing(tmp_path: Path) -
         entry = await running.until(number, State.SKIPPED)
         assert entry.reason == "dataset Custom isn't among the accepted ones"
         world.take(number)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while entry.round is None or entry.round.status is RoundStatus.WAITING_VALIDATOR:
                 await asyncio.sleep(0.02)
                 entry = await running.until(number, State.SKIPPED)

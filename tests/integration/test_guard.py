@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from daemonworld import FEE, RENT, World, a_world
-from localchain import FAST, SOL, LocalChain, local_chain
+from daemonworld import a_world
+from localchain import FAST, FEE, RENT, SOL, LocalChain, local_chain
 from solders.pubkey import Pubkey
 
 import decloud_trainer
 from decloud_trainer.chain import v1
 from decloud_trainer.chain.generation import Generation
-from decloud_trainer.chain.guard import Book, Guard
+from decloud_trainer.chain.guard import Guard
 from decloud_trainer.chain.rpc import Account, Failure, Rpc
 from decloud_trainer.chain.sending import SolanaSender
 from decloud_trainer.errors import SpendingRefused
 from decloud_trainer.rounds.entry import State
-from decloud_trainer.rounds.intents import spent
-from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.model import Action, ActionKind, OutcomeState
 from decloud_trainer.rounds.spending import Ceilings
 
@@ -123,32 +120,15 @@ async def test_a_submission_of_another_cid_is_not_signed() -> None:
             await sender.prepare(Action(ActionKind.SUBMIT, number, "Qm" + "a" * 44))
 
 
-@dataclass
-class Guarded:
-    """Puts a guard with ceilings, whose book is the journal, into a daemon's sender."""
-
-    world: World
-    ceilings: Ceilings
-    made: list[Guard] = field(default_factory=list)
-
-    def __call__(self, real: Any) -> Any:
-        journal = Journal(self.world.home / "journal.sqlite", clock=self.world.clock)
-
-        async def past(round_id: int, since: float) -> Any:
-            return spent(journal, self.world.scope.key(round_id), since)
-
-        net = self.world.net
-        book = Book(past, self.world.clock)
-        self.made.append(Guard(net.rpc, net.wallet, ceilings=self.ceilings, book=book))
-        found = Generation(net.rpc, net.wallet.pubkey, setting=net.generation)
-        return SolanaSender(net.rpc, net.wallet, found, guard=self.made[-1], pace=FAST)
-
-
 async def test_the_days_ceiling_outlives_a_restart(tmp_path: Path) -> None:
     """The second join of the day is refused with the reason, also by the next daemon; a day
     later it is done, and the round joined before was finished and claimed meanwhile."""
     async with a_world(tmp_path) as world:
-        guard = Guarded(world, Ceilings(day=RENT + FEE))
+        ceilings = Ceilings(day=RENT + FEE)
+
+        def guard(_: object) -> SolanaSender:
+            return world.guarded(ceilings)
+
         first = world.open()
         async with world.daemon(sender=guard) as running:
             await running.until(first, State.JOINED)

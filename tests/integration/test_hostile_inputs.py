@@ -20,6 +20,7 @@ import pytest
 import torch
 from aiohttp import web
 from localchain import local_chain, until
+from loopback import serving
 from solders.pubkey import Pubkey
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -53,14 +54,8 @@ async def endpoint(body: bytes, **headers: str) -> AsyncIterator[Rpc]:
 
     app = web.Application()
     app.router.add_post("/", handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with Rpc(f"http://127.0.0.1:{runner.addresses[0][1]}/", attempts=1) as rpc:
-            yield rpc
-    finally:
-        await runner.cleanup()
+    async with serving(app) as url, Rpc(url, attempts=1) as rpc:
+        yield rpc
 
 
 @contextlib.asynccontextmanager
@@ -136,7 +131,7 @@ async def test_a_hostile_websocket_costs_no_round(
             async for each in changes:
                 seen.append(each.id)
                 break
-        await until(lambda: seen == [number], 5)
+        await until(lambda: seen == [number])
         assert not rounds.is_connected
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -67,15 +65,12 @@ def test_a_restart_keeps_the_whole_ledger(tmp_path: Path) -> None:
 def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     """Every signature that a killed ledger gave out is there, with its lamports."""
     to = Pubkey.new_unique()
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path), str(to)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    answered = [child.stdout.readline().strip() for _ in range(40)]
-    os.kill(child.pid, signal.SIGKILL)
-    answered += child.stdout.read().split()
-    child.stdout.close()
-    child.wait()
+    words = [sys.executable, "-c", CHILD, str(tmp_path), str(to)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        answered = [child.stdout.readline().strip() for _ in range(40)]
+        child.kill()
+        answered += child.stdout.read().split()
 
     ledger = Ledger(tmp_path)
     whole = [text for text in answered if len(text) > 80]

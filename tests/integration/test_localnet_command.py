@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,8 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner, Result
+from processes import is_gone
+from terminal import Running, running
 
 from decloud_trainer.cli.localnet import localnet
 from decloud_trainer.errors import AlreadyRunning, SettingsError
@@ -24,53 +23,18 @@ from decloud_trainer.localnet.options import LocalOptions
 ADDRESS = "4wBqpZM9xaSheZzJSMawUKKwhdpChKbZ5eu5ky4Vigw"
 
 
-class Up:
-    """A running ``localnet up --json``."""
-
-    def __init__(self, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "decloud_trainer", "localnet", "up", "--json", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.endpoints: dict[str, Any] = json.loads(self.process.stdout.readline())
-
-    def end(self, number: int) -> tuple[int, str, str]:
-        """Exit code and the rest of what it printed, after that signal."""
-        self.process.send_signal(number)
-        out, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, out, errors
-
-    def remaining(self) -> list[str]:
-        """Its processes that are still there after two seconds."""
-        patience = time.monotonic() + 2
-        while left := [name for name, pid in self.endpoints["pids"].items() if is_alive(pid)]:
-            if time.monotonic() > patience:
-                break
-            time.sleep(0.05)
-        return left
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"  # an orphan that nobody has reaped in this container
-
-
 @pytest.fixture
-def up() -> Iterator[Up]:
-    running = Up(
-        *("--rpc-port", "0", "--pin-port", "0", "--slot-ms", "100"),
-        *("--rounds", "1", "--competitors", "lazy", "--min-trainers", "3"),
-    )
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-        running.process.communicate()
+def up() -> Iterator[Running]:
+    """A ``localnet up --json`` with all its actors."""
+    free = ("--rpc-port", "0", "--pin-port", "0", "--slot-ms", "100")
+    actors = ("--rounds", "1", "--competitors", "lazy", "--min-trainers", "3")
+    with running("localnet", "up", "--json", *free, *actors) as network:
+        yield network
+
+
+def remaining(where: dict[str, Any]) -> list[str]:
+    """Its processes that don't end."""
+    return [name for name, pid in where["pids"].items() if not is_gone(pid, 20)]
 
 
 def run(*words: str) -> Result:
@@ -82,9 +46,9 @@ def rpc(url: str, method: str, *params: Any) -> Any:
     return requests.post(url, json=body, timeout=5).json()["result"]
 
 
-def test_a_network_is_started_steered_and_ended(up: Up, own_home: Path) -> None:
+def test_a_network_is_started_steered_and_ended(up: Running, own_home: Path) -> None:
     """One line of JSON when ready; the other commands find it; SIGTERM ends everything."""
-    where = up.endpoints
+    where = up.line()
     assert set(where["pids"]) == {"network", "validator", "creator", "competitor"}
     assert rpc(where["rpc_url"], "getGenesisHash") == where["genesis_hash"]
     gateway = requests.get(f"{where['gateway_url']}/data/testAuthentication", timeout=5)
@@ -112,9 +76,8 @@ def test_a_network_is_started_steered_and_ended(up: Up, own_home: Path) -> None:
     assert "none" in run("fault", "pin-down", "--off").output
     assert isinstance(run("fault", "earthquake").exception, SettingsError)
 
-    code, out, errors = up.end(signal.SIGTERM)
-    assert (code, out, errors) == (0, "", "")
-    assert up.remaining() == []
+    assert up.end(signal.SIGTERM) == (0, "", "")
+    assert remaining(where) == []
     assert not (own_home / "decloud" / "localnet.json").exists()
     assert not Path(where["state"]).exists()
     gone = run("airdrop", ADDRESS)
@@ -122,11 +85,11 @@ def test_a_network_is_started_steered_and_ended(up: Up, own_home: Path) -> None:
     assert "no local network is running" in str(gone.exception)
 
 
-def test_a_killed_network_leaves_no_actors_behind(up: Up) -> None:
+def test_a_killed_network_leaves_no_actors_behind(up: Running) -> None:
     """Even SIGKILL of the network ends its children, by the end of their input."""
-    code, _, _ = up.end(signal.SIGKILL)
-    assert code == -signal.SIGKILL
-    assert up.remaining() == []
+    where = up.line()
+    assert up.end(signal.SIGKILL).code == -signal.SIGKILL
+    assert remaining(where) == []
     gone = run("round")
     assert "was killed" in str(gone.exception)
 

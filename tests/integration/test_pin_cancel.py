@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from decloud_trainer.ipfs.cid import file_cid
 from decloud_trainer.ipfs.gateways import Gateways
 from decloud_trainer.ipfs.pins import IpfsPins
 
+UNDER_WAY = web.AppKey("under way", threading.Event)
+
 
 async def drip(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
-    for _ in range(200):
+    for _ in range(10_000):
         await response.write(b"x" * 100)
+        request.app[UNDER_WAY].set()
         await asyncio.sleep(0.02)
     return response
 
@@ -33,16 +37,18 @@ def test_a_cancelled_fetch_leaves_no_thread_behind(tmp_path: Path) -> None:
     folder = tmp_path / "target"
     folder.mkdir()
 
+    app = web.Application()
+    app[UNDER_WAY] = threading.Event()
+    app.router.add_get("/{path:.*}", drip)
+
     async def run(url: str) -> None:
         pins = IpfsPins(Gateways([url]))
         task = asyncio.create_task(pins.fetch(cid, folder / "model", max_bytes=10**6))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(app[UNDER_WAY].wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", drip)
     with serve(app) as url:
         began = time.monotonic()
         asyncio.run(run(url))  # closing the loop waits for its threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from localchain import FAST, GRADIENT_CID, SOL, LocalChain, local_chain
+from localchain import FAST, FEE, GRADIENT_CID, RENT, SOL, LocalChain, local_chain
 from solders.compute_budget import set_compute_unit_price
 from solders.instruction import AccountMeta, Instruction
 from solders.message import Message
@@ -21,8 +21,6 @@ from decloud_trainer.chain.rpc import Rpc
 from decloud_trainer.errors import RpcError
 from decloud_trainer.localnet.ledger import Commitment
 from decloud_trainer.rounds.model import Action, ActionKind, Outcome, OutcomeState, Tip
-
-FEE, RENT = 5000, (128 + 121) * 6960
 
 
 def crowd(net: LocalChain, price: int, account: Pubkey | None = None) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chaosworld import Chaos, Life, chaos
+from processes import kill_with_children
 
 from decloud_trainer.rounds.entry import State
 from decloud_trainer.rounds.passing import Passing, passing_on
@@ -43,14 +42,6 @@ async def training_folder(world: Chaos, life: Life, number: int) -> Path:
                 if head is not None and head.counter >= 1:
                     return folder
             await asyncio.sleep(0.005)
-
-
-def kill_with_children(pid: int) -> None:
-    """kill -9 of a process and of all that it has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(pid, signal.SIGKILL)
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
 
 
 async def test_a_killed_round_ends_in_the_same_cid(

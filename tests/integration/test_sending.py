@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from localchain import FAST, GRADIENT_CID, SOL, LocalChain, local_chain, until
+from localchain import FAST, FEE, GRADIENT_CID, RENT, SOL, LocalChain, local_chain, until
 from solders.keypair import Keypair
 from solders.signature import Signature
 
@@ -20,9 +20,6 @@ from decloud_trainer.chain.wallet import Wallet
 from decloud_trainer.errors import NetworkError
 from decloud_trainer.localnet.program.image import Params
 from decloud_trainer.rounds.model import Action, ActionKind, Intent, OutcomeState
-
-FEE = 5000
-RENT = (128 + 121) * 6960
 
 
 class OddNode(Rpc):
@@ -189,11 +186,13 @@ async def test_a_refusal_after_a_crash_proves_nothing() -> None:
         second = await join_intent(net, number)
         await net.rpc.send(first.raw, preflight=True)
         net.settle_slots()
-        settling = asyncio.create_task(net.sender().settle(second, fresh=False))
-        await asyncio.sleep(0.3)
-        assert not settling.done()
-        net.settle_slots(200)
-        outcome = await settling
+        node, sender = odd_sender(net)
+        async with node:
+            settling = asyncio.create_task(sender.settle(second, fresh=False))
+            await until(lambda: node.sent >= 2)  # and so the first was refused
+            assert not settling.done()
+            net.settle_slots(200)
+            outcome = await settling
         assert outcome.state is OutcomeState.EXPIRED
         assert outcome.error_name == "AlreadyInUse"
         assert times_landed(net, first, second) == 1
@@ -204,7 +203,7 @@ async def test_a_refusal_after_a_lost_answer_proves_nothing() -> None:
     async with local_chain(slot_s=0, params=Params(join_s=60)) as net:
         number = net.open_round()
         net.settle_slots()
-        node = Rpc(net.endpoints.rpc_url, timeout_s=0.2)
+        node = OddNode(net.endpoints.rpc_url, timeout_s=0.2)
         sender = SolanaSender(node, net.wallet, Generation(node, net.wallet.pubkey), pace=FAST)
         async with node:
             intent = await sender.prepare(Action(ActionKind.JOIN, number))
@@ -212,7 +211,7 @@ async def test_a_refusal_after_a_lost_answer_proves_nothing() -> None:
             net.ledger.warp(120)
             net.settle_slots()
             settling = asyncio.create_task(sender.settle(intent, fresh=True))
-            await asyncio.sleep(0.6)
+            await until(lambda: node.sent >= 3)  # one without an answer, one refused
             assert not settling.done()
             net.settle_slots(200)
             outcome = await settling

@@ -69,7 +69,6 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setenv("NOTES", str(found.notes))
     monkeypatch.setenv("USER", "alice")
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     found.answer_state(ActiveState="active", SubState="running", MainPID="4711", NRestarts="0")
     return found
 

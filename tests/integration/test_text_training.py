@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from workers import Event, working
 
 from decloud_trainer.errors import TrainingError, UnknownArchitecture
 from decloud_trainer.training.artifacts import serialise
@@ -26,31 +24,6 @@ from decloud_trainer.training.spec import InspectSpec, TrainSpec
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fine", "great", "dull", "awful", "the"]
 SIZES = EncoderSizes(vocabulary=len(WORDS), positions=32, width=128, layers=1, inner=32)
-
-Event = dict[str, Any]
-
-
-def through_a_child(folder: Path, spec: Event) -> Event:
-    """The result of the worker's train job."""
-    job = json.dumps({"kind": "train", "spec": spec, "folder": str(folder)})
-    child = subprocess.Popen(
-        [sys.executable, "-m", "decloud_trainer.training.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"HOME": str(folder), "PATH": ""},
-        text=True,
-    )
-    assert child.stdin is not None
-    child.stdin.write(f"{job}\n")
-    child.stdin.flush()
-    assert child.stdout is not None
-    events = [json.loads(line) for line in child.stdout]
-    _, log = child.communicate(timeout=60)
-    results = [event["result"] for event in events if event["event"] == "result"]
-    assert results, log
-    found: Event = results[0]
-    return found
 
 
 def trained(folder: Path, spec: Event) -> TrainResult:
@@ -104,7 +77,9 @@ def test_a_table_is_trained(tmp_path: Path) -> None:
     assert found.samples_per_s > 0
     data = {"name": "iris", "path": None, "data_dir": str(tmp_path / "data")}
     job = training(tmp_path, model, data, architecture="mlp", classes=3, epochs=40)
-    result = through_a_child(tmp_path, job | {"learning_rate": 0.01})
+    env = {"HOME": str(tmp_path), "PATH": ""}
+    with working(tmp_path, "train", job | {"learning_rate": 0.01}, env=env) as worker:
+        result = worker.result()
     assert result["preview"]["samples"] == 30
     assert result["preview"]["after"] > 85
     wine = {**data, "name": "wine"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from daemonworld import Running, World, a_world
+from localchain import PATIENCE_S
+from processes import free_port
 
 from decloud_trainer.chain.watch import RoundWatch
 from decloud_trainer.cli.main import main
@@ -84,7 +85,7 @@ async def lose(world: World, running: Running) -> int:
 
 async def decided(running: Running, number: int) -> None:
     """Until a new daemon has looked at the skipped round and put it off."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             entry = await running.entry(number)
             if entry is not None and entry.not_before > 0:
@@ -299,9 +300,7 @@ async def test_the_command_shows_what_a_daemon_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the figures of the real parts; without a daemon it says that nothing answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     async with a_world(tmp_path) as world, world.daemon() as running:
         monkeypatch.setenv("DECLOUD_HOME", str(world.home))
         watch = RoundWatch(world.net.chain, world.net.endpoints.ws_url)

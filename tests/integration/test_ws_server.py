@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from aiohttp import web
+from localchain import until
+from loopback import serving
 from served import Served, Socket, served, socket
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -16,7 +16,6 @@ from transfers import SOL, signed_transfer
 
 from decloud_trainer.localnet.accounts import Account
 from decloud_trainer.localnet.faults import Faults
-from decloud_trainer.localnet.ledger import Ledger
 from decloud_trainer.localnet.ws_server import WsServer
 
 LEVELS = ("processed", "confirmed", "finalized")
@@ -242,21 +241,10 @@ async def test_a_client_that_does_not_read_is_cut_off(net: Served) -> None:
 
 async def test_a_connection_may_end_at_any_time(net: Served) -> None:
     """Nothing of a client that went away without a word is left behind."""
-    ledger = Ledger()
-    server = WsServer(ledger, Faults())
-    runner = web.AppRunner(server.app())
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    async with net.http.ws_connect(f"ws://127.0.0.1:{port}") as raw:
-        ask: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "slotSubscribe"}
-        await raw.send_json(ask)
-        await raw.receive_json(timeout=3)
-        assert len(server._connections) == 1
-    ledger.advance_slot()
-    async with asyncio.timeout(3):
-        while server._connections:  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.01)
-    await runner.cleanup()
-    ledger.close()
+    server = WsServer(net.ledger, Faults())
+    async with serving(server.app()) as url:
+        async with net.http.ws_connect(url) as raw:
+            assert isinstance(await Socket(raw).ask("slotSubscribe"), int)
+            assert len(server._connections) == 1
+        net.pass_slots(1)
+        await until(lambda: not server._connections)

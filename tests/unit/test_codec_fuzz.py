@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import base58
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,16 @@ EXAMPLES, BUFFERS_PER_EXAMPLE = 500, 200
 IDLS = [Idl.load(generation) for generation in GENERATIONS]
 NEWEST = Idl.load("v1.2")
 STRINGS = ("", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o", "b" * 59, "é" * 30, "x" * 64)
+KEYS = [str(Pubkey(random.Random(number).randbytes(32))) for number in range(100)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def remembered() -> Iterator[None]:
+    """Base58 is remembered here: its arithmetic would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("b58encode", "b58decode"):
+            patch.setattr(base58, name, functools.lru_cache(10_000)(getattr(base58, name)))
+        yield
 
 
 def random_value(idl: Idl, kind: Any, rng: random.Random) -> Any:
@@ -28,7 +40,7 @@ def random_value(idl: Idl, kind: Any, rng: random.Random) -> Any:
         case "string":
             return rng.choice(STRINGS)
         case "pubkey":
-            return str(Pubkey(rng.randbytes(32)))
+            return rng.choice(KEYS)
         case {"vec": item}:
             return [random_value(idl, item, rng) for _ in range(rng.randrange(4))]
         case {"defined": {"name": "TrainerResult" as name}}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -310,8 +311,10 @@ for number in range(5):
 def test_writers_at_the_same_time_lose_nothing(path: Path) -> None:
     """Three processes each add five mappings; all are there."""
     names = ("one", "two", "three")
-    writers = [subprocess.Popen([sys.executable, "-c", SET_ONE, str(path), name]) for name in names]
-    assert [writer.wait(20) for writer in writers] == [0, 0, 0]
+    with contextlib.ExitStack() as stack:
+        words = [sys.executable, "-c", SET_ONE, str(path)]
+        writers = [stack.enter_context(subprocess.Popen([*words, name])) for name in names]
+        assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     found = sorted(stored(path)["dataset_mappings"])
     assert found == sorted(f"{name}{number}" for name in names for number in range(5))
 

@@ -1,25 +1,31 @@
-"""The command as a user has it: real processes with a home of their own."""
+"""The command as a user has it: real processes with a home of their own, or in this process."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
+from decloud_trainer.cli.main import main
+
+# Of a command that waits for others; then it is killed, and so the test doesn't hang.
+LONGEST_S = 240.0
 COMMAND = (sys.executable, "-m", "decloud_trainer")
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
+    """An ended command: exit code, and all that it printed."""
+
     code: int
     out: str
     err: str
@@ -42,6 +48,40 @@ def run(*words: str, stdin: str = "", env: Mapping[str, str] | None = None) -> D
         env={**os.environ, **(env or {})},
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Here:
+    """Commands in this process: what `run` gives, without importing everything anew."""
+
+    def __call__(self, *words: str, stdin: str = "") -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            redirect_stdout(out),
+            redirect_stderr(err),
+            patch("sys.stdin", io.StringIO(stdin)),
+            patch.dict(os.environ, {"COLUMNS": "80"}),
+        ):
+            code = main(words)
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def out(self, *words: str) -> str:
+        """What one prints that must not fail."""
+        done = self(*words)
+        assert done.code == 0, (words, done)
+        return done.out
+
+    def json(self, *words: str) -> Any:
+        """The JSON of one that must not fail."""
+        return json.loads(self.out(*words, "--json"))
+
+    def refused(self, *words: str, code: int = 2) -> str:
+        """What one complains of that must fail, and print nothing else."""
+        done = self(*words)
+        assert (done.code, done.out) == (code, ""), (words, done)
+        return done.err
+
+
+here = Here()
 
 
 class Running:
@@ -75,7 +115,11 @@ class Running:
     def end(self, number: int) -> Done:
         """Send a signal and see it out."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        return self.finished()
+
+    def finished(self) -> Done:
+        """See it out; what it printed that nobody has read."""
+        out, err = self.process.communicate(timeout=60)
         return Done(self.process.returncode, out, err)
 
 
@@ -87,9 +131,11 @@ START = (
 
 
 class Terminal:
-    """A command at a terminal: what it shows, and what is typed."""
+    """A command at a terminal: what it shows, and what is typed. Leaving it ends the command."""
 
-    def __init__(self, *words: str, columns: int = 80, env: Mapping[str, str] | None = None):
+    def __init__(
+        self, *words: str, columns: int = 80, env: Mapping[str, str] | None = None
+    ) -> None:
         self._ours, theirs = os.openpty()
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, *words],
@@ -102,13 +148,23 @@ class Terminal:
         self.shown = ""
         self._read_to = 0
 
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process as process:
+            process.kill()
+        os.close(self._ours)
+
     def wait_for(self, text: str) -> None:
         """Until it has shown this, after what was waited for before."""
         until = time.monotonic() + 30
         while text not in self.shown[self._read_to :]:
             assert time.monotonic() < until, f"no {text!r} in {self.shown!r}"
             if select.select([self._ours], [], [], 0.1)[0]:
-                self.shown += self._read()
+                more = self._read()
+                assert more, f"it ended without {text!r} in {self.shown!r}"
+                self.shown += more
         self._read_to = self.shown.index(text, self._read_to) + len(text)
 
     def answer(self, question: str, text: str) -> None:
@@ -127,16 +183,14 @@ class Terminal:
         return self.end(again=b"\x03")
 
     def end(self, again: bytes = b"") -> int:
-        """See it out; its exit code. One that asks a question more is killed."""
+        """See it out; its exit code. One that asks a question more doesn't end."""
         for _ in range(30):
             while select.select([self._ours], [], [], 1.0)[0]:
                 text = self._read()
                 if not text:
-                    os.close(self._ours)
                     return self._process.wait(30)
                 self.shown += text
             os.write(self._ours, again)
-        self._process.kill()
         raise AssertionError(f"it goes on after {self.shown!r}")
 
     def _read(self) -> str:
@@ -146,13 +200,20 @@ class Terminal:
             return ""
 
 
+AtTerminal = Callable[..., Terminal]
+
+
 @contextmanager
 def running(*words: str, env: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """A command that goes on; it is killed in the end."""
     started = Running(*words, env=env)
-    try:
-        yield started
-    finally:
-        with started.process as process:  # closes its pipes, even if it ended by itself
+    with started.process as process:  # closes its pipes, even if it ended by itself
+        tired = threading.Timer(LONGEST_S, process.kill)
+        tired.start()
+        try:
+            yield started
+        finally:
+            tired.cancel()
             process.kill()
 
 
@@ -164,48 +225,3 @@ def local_network(*words: str) -> Iterator[dict[str, Any]]:
         yield network.line()
         done = network.end(signal.SIGTERM)
     assert (done.code, done.err) == (0, ""), (done.code, done.err)
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes below `pid`, as /proc shows them."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (stat := _read(entry / "stat")):
-            parents[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
-    found = [pid]
-    for parent in found:
-        found.extend(child for child, of in parents.items() if of == parent)
-    return found[1:]
-
-
-def worker_of(pid: int, patience_s: float = 20.0) -> int:
-    """The id of a training child of `pid`, as soon as there is one."""
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        for child in descendants(pid):
-            if b"training.worker" in _read(Path(f"/proc/{child}/cmdline")):
-                return child
-        time.sleep(0.02)
-    raise AssertionError(f"process {pid} has started no training child")
-
-
-def told_by(pid: int) -> bytes:
-    """What anybody of the same user can read of a process: its arguments and environment."""
-    return _read(Path(f"/proc/{pid}/cmdline")) + _read(Path(f"/proc/{pid}/environ"))
-
-
-def is_gone(pid: int, patience_s: float = 5.0) -> bool:
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        stat = _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()
-        if not stat or stat[0] == b"Z":
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # it has ended meanwhile
