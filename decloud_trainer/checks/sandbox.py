@@ -16,6 +16,7 @@ from decloud_trainer.checks.machine import SHIPPED_MODEL
 from decloud_trainer.checks.model import Check, failed, passed, warned
 from decloud_trainer.config import config_path
 from decloud_trainer.jobs.child import child_environment
+from decloud_trainer.jobs.memory import MemoryWatch
 from decloud_trainer.settings import Settings
 from decloud_trainer.wiring import worker_of
 
@@ -139,4 +140,6 @@ def _limits_text(limits: Mapping[str, int]) -> str:
     ]
     if limits.get("core_bytes") == 0:
         parts.append("no core dumps")
-    return f"to inspect a model: {', '.join(parts)}"
+    text = f"to inspect a model: {', '.join(parts)}"
+    together = MemoryWatch().limit_bytes
+    return f"{text}; all children together: {together / 1e9:,.0f} GB" if together else text

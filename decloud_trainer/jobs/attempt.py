@@ -15,6 +15,7 @@ from decloud_trainer.errors import JobFailed, SettingsError
 from decloud_trainer.faultpoints import reach
 from decloud_trainer.jobs.backoff import backed_off, times_backed_off, told
 from decloud_trainer.jobs.child import Child
+from decloud_trainer.jobs.memory import MemoryWatch
 from decloud_trainer.jobs.model import Job, JobError, JobState, Wish, printable
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class Limits:
         lease_s: how long a lease lasts unless renewed.
         progress_s: progress is stored at most so often; in memory it is always the latest.
         tick_s: how often a running child is looked at.
+        memory_bytes: all children together; 0 = nine tenths of what this machine has.
+        memory_s: how often that is looked at.
     """
 
     max_parallel: int = 1
@@ -53,13 +56,16 @@ class Limits:
     lease_s: float = 60.0
     progress_s: float = 1.0
     tick_s: float = 0.5
+    memory_bytes: int = 0
+    memory_s: float = 1.0
 
     def __post_init__(self) -> None:
         positive = ("max_parallel", "max_small", "max_attempts", "max_deaths")
         for name in (*positive, "heartbeat_s", "lease_s"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{name} must be greater than 0")
-        for name in ("cancel_grace_s", "end_grace_s", "retry_wait_s", "progress_s", "tick_s"):
+        times = ("cancel_grace_s", "end_grace_s", "retry_wait_s", "progress_s", "tick_s")
+        for name in (*times, "memory_bytes", "memory_s"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} must not be negative")
 
@@ -92,18 +98,55 @@ def out_of_time(job: Job) -> Verdict:
     return Verdict(JobState.FAILED, error=error)
 
 
-class Attempt:
-    """A running child of one job, judged by its limits."""
+def verdict_before_start(job: Job, limits: Limits, now: float) -> Verdict | None:
+    """What ends a job that isn't running; None if nothing does.
 
-    def __init__(self, job: Job, child: Child, limits: Limits, now: Callable[[], float]) -> None:
+    Args:
+        now: unix seconds.
+    """
+    if job.wish is Wish.CANCEL:
+        return Verdict(JobState.CANCELLED)
+    if job.kill_after is not None and now >= job.kill_after:
+        return out_of_time(job)
+    if job.deaths >= limits.max_deaths:
+        what = f"the program died {job.deaths} times while it ran"  # it may be the reason
+        return failed(what, hint="see the system's log; was it short of memory?", may_retry=False)
+    return None
+
+
+def not_alone(job: Job) -> Verdict:
+    """Two children of one job would write the same files."""
+    what = f"an earlier worker of it, process {job.child.pid if job.child else 0}, can't be ended"
+    return failed(what, hint="end that process, or restart the machine", may_retry=True)
+
+
+class Attempt:
+    """A running child of one job, judged by its limits.
+
+    Args:
+        memory: of all children of the same supervisor.
+        now: unix seconds.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        child: Child,
+        limits: Limits,
+        memory: MemoryWatch,
+        now: Callable[[], float],
+    ) -> None:
         self._job = job
         self._child = child
         self._limits = limits
+        self._memory = memory
         self._now = now
         self._wish = Wish.GO_ON
         self._silent_s = 0.0
         self._cancelling_s = 0.0
         self._is_interrupted = False
+        self._weighed_at_s = asyncio.get_running_loop().time()
+        self._is_too_large = False
 
     def begin(self) -> None:
         """Tell the child its work."""
@@ -141,15 +184,24 @@ class Attempt:
         if child.spoke:
             child.spoke = False
             self._silent_s = 0.0
+        await self._weigh()
         return (
             child.has_exited
             or child.final is not None
             or bool(child.fault)
             or self._is_interrupted
+            or self._is_too_large
             or self._has_hung
             or self._is_late
             or self._cancelling_s > self._limits.cancel_grace_s
         )
+
+    async def _weigh(self) -> None:
+        """Look at its memory, when it is time to."""
+        clock_s = asyncio.get_running_loop().time()
+        if clock_s - self._weighed_at_s >= self._limits.memory_s and not self._child.has_exited:
+            self._weighed_at_s = clock_s
+            self._is_too_large = await self._memory.is_too_much(self._child.pid)
 
     async def end(self) -> None:
         """See the child out, with all its children; patiently only if it has finished."""
@@ -157,6 +209,7 @@ class Attempt:
             await self._child.wait(self._limits.cancel_grace_s)
         reach("child.killing")
         await self._child.end(self._limits.end_grace_s)
+        self._memory.forget(self._child.pid)
         reach("child.killed")
 
     def verdict(self) -> Verdict:
@@ -174,6 +227,10 @@ class Attempt:
             return failed(f"the worker {child.fault}", hint=self._log_hint, may_retry=False)
         if self._is_late:
             return out_of_time(self._job)
+        if self._is_too_large:
+            most = f"{self._memory.limit_bytes / 1e9:.1f} GB"
+            what = f"took too much memory: together, training children held more than {most}"
+            return failed(f"the worker {what}", hint=_MORE_MEMORY, may_retry=True)
         if self._has_hung:
             what = f"hung: it said nothing for {self._limits.heartbeat_s:g} s"
             return failed(self._with_log(what), hint=self._log_hint, may_retry=True)

@@ -16,6 +16,7 @@ from typing import Any
 from decloud_trainer.jobs.model import ChildId, printable
 
 MAX_LINE_BYTES = 1 << 20
+_MAX_DEPTH = 30
 _LOG_SLACK_BYTES = 64 * 1024
 _TAIL_BYTES = 4096
 _TOO_LONG = f"wrote a line of more than {MAX_LINE_BYTES:,} bytes"
@@ -140,9 +141,13 @@ class Child(asyncio.SubprocessProtocol):
             umask=0o077,
             start_new_session=True,
         )
-        pid = self._transport.get_pid()
-        _volunteer_for_oom(pid)
-        return ChildId(pid, await asyncio.to_thread(process_started, pid))
+        _volunteer_for_oom(self.pid)
+        return ChildId(self.pid, await asyncio.to_thread(process_started, self.pid))
+
+    @property
+    def pid(self) -> int:
+        """Once it is started. Its process group has the same number."""
+        return self._transport.get_pid()
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Write one JSON line to its stdin; lost if it has closed it or is gone."""
@@ -180,7 +185,7 @@ class Child(asyncio.SubprocessProtocol):
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._transport.get_pid(), number)
+            os.killpg(self.pid, number)
 
     # asyncio calls these.
 
@@ -283,7 +288,16 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) else None
+    return event if isinstance(event, dict) and _is_flat(event, _MAX_DEPTH) else None
+
+
+def _is_flat(value: object, most: int) -> bool:
+    """Whether it is nested no deeper: what could just be read couldn't always be written again."""
+    if isinstance(value, dict):
+        return most > 0 and all(_is_flat(part, most - 1) for part in value.values())
+    if isinstance(value, list):
+        return most > 0 and all(_is_flat(part, most - 1) for part in value)
+    return True
 
 
 # A loss may become NaN or infinite, which Python writes but JSON, and our database, lack.

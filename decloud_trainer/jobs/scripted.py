@@ -16,6 +16,7 @@ The script is a JSON object, given as the command's one argument and overridden,
     crash_attempts   die like a crash in so many first attempts of the job
     crash_signal     die by this signal's number instead of exit code 70
     hang             no heartbeat and no end, but still an ear for the parent's death
+    hold_mb          hold so much memory until the end
     ignore_cancel    go on for ever after a cancel, whatever the signal but SIGKILL
     children         start so many processes that outlive it unless killed
     say              a line for stdout, as it is
@@ -111,6 +112,10 @@ def main(arguments: list[str]) -> int:
         told = {"type": error.type_name, "message": str(error), "hint": hint}
         voice.say("error", error=told)
         return 1
+    except OSError as error:
+        told = {"type": "StorageError", "message": f"can't write: {error.strerror}", "hint": ""}
+        voice.say("error", error=told)
+        return 1
     except Cancelled:
         return 130
     voice.say("result", result=result)
@@ -120,6 +125,8 @@ def main(arguments: list[str]) -> int:
 def _follow(script: dict[str, Any], job: dict[str, Any], voice: Voice, ear: Ear) -> dict[str, Any]:
     folder, spec = Path(job["folder"]), job["spec"]
     _misbehave(script, folder, voice)
+    if held := b"x" * (1_000_000 * script.get("hold_mb", 0)):
+        _note(f"holding {len(held):,} bytes")
     if not script.get("hang"):
         beat = threading.Thread(target=_beat, args=(voice, script.get("heartbeat_s", 1.0)))
         beat.daemon = True

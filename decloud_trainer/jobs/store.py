@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -18,12 +16,12 @@ from decloud_trainer.jobs.model import (
     TRANSITIONS,
     ChildId,
     Job,
-    JobError,
     JobEvent,
     JobState,
     Wish,
     check_job_id,
 )
+from decloud_trainer.jobs.rows import dumped, event_of, job_of, outcome
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +88,8 @@ class JobStore:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
+            # In KiB: a daemon's memory is not to grow with the jobs of years.
+            self._connection.execute("PRAGMA cache_size = -512")
         try:
             self._check_schema()
         except DecloudError:
@@ -132,7 +132,7 @@ class JobStore:
     ) -> Job:
         """Insert the job unless its id is known; the job as it stands."""
         check_job_id(job_id)
-        spec_text = _dump(spec)
+        spec_text = dumped(spec)
         with self._transaction("submit") as db:
             if db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None:
                 db.execute(
@@ -214,7 +214,7 @@ class JobStore:
             self._check_owner(db, job_id, owner)
             db.execute(
                 "UPDATE jobs SET lease_until = ?, progress = ? WHERE id = ?",
-                (lease_until, _dump(progress), job_id),
+                (lease_until, dumped(progress), job_id),
             )
 
     def keep_wish(self, job_id: str, wish: Wish) -> None:
@@ -237,7 +237,7 @@ class JobStore:
             if not counted:
                 db.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
             changes = {"lease_owner": "", "lease_until": 0, "not_before": not_before}
-            self._move(db, job.id, JobState.QUEUED, at, note, **changes, **_outcome(job))
+            self._move(db, job.id, JobState.QUEUED, at, note, **changes, **outcome(job))
             return self._read(db, job.id)
 
     def finish(self, job: Job, owner: str, at: float, note: str) -> Job:
@@ -245,8 +245,8 @@ class JobStore:
         with self._transaction("finish") as db:
             if self._read(db, job.id).state is JobState.RUNNING:
                 self._check_owner(db, job.id, owner)
-            changes = {"lease_owner": "", "lease_until": 0, "result": _dump(job.result)}
-            self._move(db, job.id, job.state, at, note, **changes, **_outcome(job))
+            changes = {"lease_owner": "", "lease_until": 0, "result": dumped(job.result)}
+            self._move(db, job.id, job.state, at, note, **changes, **outcome(job))
             return self._read(db, job.id)
 
     def events(self, job_id: str) -> list[JobEvent]:
@@ -373,47 +373,12 @@ class JobStore:
 
     def _event(self, row: sqlite3.Row) -> JobEvent:
         try:
-            before = JobState(row["before"]) if row["before"] else None
-            after = JobState(row["after"])
-        except ValueError as error:
-            raise self._damaged(error) from error
-        return JobEvent(row["at"], before, after, row["attempts"], row["note"])
-
-    def _job(self, row: sqlite3.Row) -> Job:
-        try:
-            error = _load(row["error"])
-            pid = row["child_pid"]
-            return Job(
-                id=row["id"],
-                kind=row["kind"],
-                spec=_load(row["spec"]),
-                folder=self.jobs_dir / row["id"],
-                state=JobState(row["state"]),
-                attempts=row["attempts"],
-                deaths=row["deaths"],
-                lease_until=row["lease_until"],
-                progress=_load(row["progress"]),
-                result=_load(row["result"]),
-                error=None if error is None else JobError(**error),
-                kill_after=row["kill_after"],
-                not_before=row["not_before"],
-                wish=Wish(row["wish"]),
-                child=None if pid is None else ChildId(pid, row["child_started"]),
-            )
+            return event_of(row)
         except (ValueError, TypeError) as error:
             raise self._damaged(error) from error
 
-
-def _outcome(job: Job) -> dict[str, object]:
-    error = job.error
-    told = None if error is None else dataclasses.asdict(error)
-    return {"progress": _dump(job.progress), "error": _dump(told)}
-
-
-def _dump(value: Mapping[str, Any] | None) -> str | None:
-    # ASCII: a lone surrogate in a child's text can be kept, and can't break the database.
-    return None if value is None else json.dumps(value, allow_nan=False)
-
-
-def _load(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+    def _job(self, row: sqlite3.Row) -> Job:
+        try:
+            return job_of(row, self.jobs_dir)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error

@@ -21,8 +21,16 @@ from typing import Any, ParamSpec, Self, TypeVar
 from decloud_trainer.errors import AlreadyRunning, CorruptionError, DecloudError
 from decloud_trainer.faultpoints import reach
 from decloud_trainer.files import make_private_dir, remove_leftovers
-from decloud_trainer.jobs.attempt import Attempt, Limits, Verdict, failed, out_of_time
+from decloud_trainer.jobs.attempt import (
+    Attempt,
+    Limits,
+    Verdict,
+    failed,
+    not_alone,
+    verdict_before_start,
+)
 from decloud_trainer.jobs.child import Child, WorkerLog, child_environment, end_leftover
+from decloud_trainer.jobs.memory import MemoryWatch
 from decloud_trainer.jobs.model import KINDS, ChildId, Job, JobState, Wish, check_job_id
 from decloud_trainer.jobs.store import JobStore
 
@@ -54,7 +62,7 @@ class _Live:
         # One of an earlier run starts when somebody asks for it again: its round may be over.
         self.is_wanted = True
         self.stored_progress: Mapping[str, Any] | None = job.progress
-        self.stored_at_s = float("-inf")  # by the loop"s clock
+        self.stored_at_s = float("-inf")  # by the loop's clock
 
     def become(self, job: Job) -> None:
         """Show a new snapshot to whoever watches."""
@@ -89,6 +97,7 @@ class Supervisor:
         self._store = store
         self._worker = tuple(worker)
         self._limits = limits or Limits()
+        self._memory = MemoryWatch(self._limits.memory_bytes)
         self._now = now
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs-store")
@@ -272,7 +281,7 @@ class Supervisor:
         for live in self._live.values():
             if live.task is not None or not live.is_wanted:
                 continue
-            if self._verdict_before_start(live.job) is None:
+            if verdict_before_start(live.job, self._limits, now) is None:
                 times += [t for t in (live.job.not_before, live.job.kill_after) if t and t > now]
                 if live.job.not_before > now or busy[_pool(live.job)] >= slots[_pool(live.job)]:
                     continue
@@ -298,31 +307,18 @@ class Supervisor:
                 other.wake()
         self._start_ready()
 
-    def _verdict_before_start(self, job: Job) -> Verdict | None:
-        """What ends a job that isn't running."""
-        if job.wish is Wish.CANCEL:
-            return Verdict(JobState.CANCELLED)
-        if job.kill_after is not None and self._now() >= job.kill_after:
-            return out_of_time(job)
-        if job.deaths >= self._limits.max_deaths:
-            what = f"the program died {job.deaths} times while it ran"  # it may be the reason
-            return failed(
-                what, hint="see the system's log; was it short of memory?", may_retry=False
-            )
-        return None
-
     async def _run(self, live: _Live) -> None:
         """One attempt, from the queue to its outcome in the store."""
         leftover = live.job.child
         is_alone = leftover is None or await end_leftover(leftover)
-        verdict = self._verdict_before_start(live.job)
+        verdict = verdict_before_start(live.job, self._limits, self._now())
         if verdict is None:
             lease_until = self._now() + self._limits.lease_s
             job = await self._kept(
                 self._store.start, live.job.id, self._owner, lease_until, self._now()
             )
             self._adopt(live, job)
-            verdict = await self._attempt(live) if is_alone else _not_alone(live.job)
+            verdict = await self._attempt(live) if is_alone else not_alone(live.job)
         await self._settle(live, verdict)
 
     async def _attempt(self, live: _Live) -> Verdict:
@@ -351,7 +347,7 @@ class Supervisor:
     async def _oversee(self, live: _Live, child: Child, identity: ChildId) -> Verdict:
         """Give the child its work and stay with it to its end, and its group's."""
         job = live.job
-        attempt = live.attempt = Attempt(job, child, self._limits, self._now)
+        attempt = live.attempt = Attempt(job, child, self._limits, self._memory, self._now)
         try:
             await self._kept(self._store.keep_child, job.id, self._owner, identity)
             attempt.begin()
@@ -414,12 +410,6 @@ class Supervisor:
     def _adopt(self, live: _Live, stored: Job) -> None:
         """Show what the store now has; a wish may still be on its way there."""
         live.become(replace(stored, wish=live.job.wish))
-
-
-def _not_alone(job: Job) -> Verdict:
-    """Two children of one job would write the same files."""
-    what = f"an earlier worker of it, process {job.child.pid if job.child else 0}, can't be ended"
-    return failed(what, hint="end that process, or restart the machine", may_retry=True)
 
 
 def _pool(job: Job) -> str:

@@ -296,6 +296,7 @@ async def test_the_doctor_says_what_children_are_kept_from(world: World) -> None
     assert line.verdict is Verdict.PASS
     assert "can't reach the network, local services, other files, the daemon" in line.text
     assert "Landlock" in line.text
+    assert "all children together: " in line.text
     assert line.numbers["possible"] == []
     line = await check.sandbox_check(Settings(device="cpu", sandbox=False), str(world.keypair))
     assert line.verdict is Verdict.WARN

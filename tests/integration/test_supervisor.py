@@ -134,6 +134,19 @@ async def test_a_kill_from_outside_is_called_out_of_memory(supervise: Start) -> 
     assert "batch size" in job.error.hint
 
 
+async def test_a_child_that_takes_too_much_memory_is_replaced(supervise: Start) -> None:
+    """It is ended from outside, whatever it would still have done, and tried again; with or
+    without a limit of its own, which there isn't beside a GPU."""
+    supervisor = supervise(memory_bytes=200_000_000, memory_s=0.02, max_attempts=2)
+    job = await run(supervisor, hold_mb=300, seconds=60)
+    assert job.state is JobState.FAILED
+    assert job.attempts == 2
+    assert job.error is not None
+    assert "children held more than 0.2 GB" in job.error.message
+    assert "smaller batch size" in job.error.hint
+    assert len(await events(supervise)) == 5
+
+
 async def test_another_signal_is_told_by_name(supervise: Start) -> None:
     """A segmentation fault is shown as what it is."""
     job = await run(supervise(max_attempts=1), crash_attempts=9, crash_signal=int(signal.SIGSEGV))

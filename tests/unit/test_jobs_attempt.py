@@ -10,6 +10,7 @@ import pytest
 
 from decloud_trainer.jobs.attempt import Attempt, Limits
 from decloud_trainer.jobs.child import Child, WorkerLog
+from decloud_trainer.jobs.memory import MemoryWatch
 from decloud_trainer.jobs.model import Job
 
 
@@ -22,7 +23,9 @@ def child(tmp_path: Path) -> Iterator[Child]:
 
 def attempt(child: Child, tmp_path: Path, now: list[float], **limits: float) -> Attempt:
     job = Job("a", "train", {}, tmp_path, kill_after=500.0)
-    return Attempt(job, child, Limits(tick_s=0.01, **limits), lambda: now[0])
+    # A child that was never started has no memory to look at.
+    given = Limits(tick_s=0.01, memory_s=3600.0, **limits)
+    return Attempt(job, child, given, MemoryWatch(), lambda: now[0])
 
 
 async def test_silence_counts_only_while_we_are_awake(child: Child, tmp_path: Path) -> None:

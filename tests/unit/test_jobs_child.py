@@ -80,7 +80,10 @@ def test_events_arrive_however_they_are_cut(log: WorkerLog) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"Downloading...", b"[]", b"7", b"", b'{"event":"unknown"}', b'{"epoch":1}', b"[" * 100_000],
+    [
+        *(b"Downloading...", b"[]", b"7", b"", b'{"event":"unknown"}', b'{"epoch":1}'),
+        *(b"[" * 100_000, b'{"event":"progress","a":' + b"[" * 40 + b"]" * 40 + b"}"),
+    ],
 )
 def test_garbage_is_a_fault_and_ends_the_listening(log: WorkerLog, line: bytes) -> None:
     """After a line that is no event nothing is believed any more."""
