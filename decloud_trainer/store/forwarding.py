@@ -3,15 +3,18 @@
 A training commits to a chain in its folder, which is always there. Versions with metrics are those
 that were asked for: they go on to the named chain, in their order, by whoever may write there. A
 version without metrics is for resuming alone.
+
+Whoever passes them on holds keys, and the training child that made them read a stranger's model. So
+nothing of its chain is believed: files are plain ones with an end, one piece at a time is in
+memory, and all is verified before anything is written.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from decloud_trainer.errors import ConflictError, DecloudError
@@ -26,8 +29,12 @@ CHAIN = "chain"
 MARK = "forwarded"
 # A crash between the commit there and our note of it: so far back it is looked for.
 LOOKED_AT = 20
+_MAX_DIGITS = 15
 CONFLICTS = 5
 CONFLICT_WAIT_S = 0.5
+# More than the largest network's largest tensor, and than all that its training keeps.
+MAX_PIECE_BYTES = 1024**3
+MAX_CONTENT_BYTES = 32 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +43,25 @@ class Forwarded:
 
     Attributes:
         versions: as they are in the named chain, oldest first.
-        lost: how many were damaged, or had been given up for want of room.
+        lost: how many were damaged or too large, or had been given up for want of room.
     """
 
     versions: tuple[Version, ...] = ()
     lost: int = 0
 
 
-def waiting(source: Store) -> list[Version]:
+def waiting(source: Store) -> Iterator[Version]:
     """The versions that were asked for and haven't gone on yet, oldest first.
 
     Raises:
         CorruptionError, StoreUnavailable.
     """
-    done, found = done_up_to(source), []
-    for version in source.log():
-        if version.counter <= done:
-            break
-        if version.metrics:
-            found.append(version)
-    return found[::-1]
+    head = source.get_head()
+    if head is not None:
+        for counter in range(done_up_to(source) + 1, head.counter + 1):
+            version = head if counter == head.counter else source.filed(counter)
+            if version.metrics:
+                yield version
 
 
 def forward(
@@ -77,7 +83,7 @@ def forward(
     made, lost = list[Version](), 0
     for version in waiting(source):
         try:
-            content = memoryview(source.read(version))
+            _check(source, version)
         except DecloudError as error:
             if error.retryable:
                 raise
@@ -85,7 +91,7 @@ def forward(
             lost += 1
         else:
             there = None if made else _found(target, version)
-            made.append(there or _committed(target, version, content, metrics, sleep))
+            made.append(there or _committed(source, target, version, metrics, sleep))
         source.backend.write(MARK, sealed(str(version.counter).encode()))
     return Forwarded(tuple(made), lost)
 
@@ -100,9 +106,23 @@ def done_up_to(source: Store) -> int:
     if data is None:
         return -1
     text = unsealed(data, f"{MARK} of {source.where}")
-    if not text.isdigit():
-        raise damaged(f"{MARK} of {source.where} is no number")
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise damaged(f"{MARK} of {source.where} is no counter")
     return int(text)
+
+
+def _check(source: Store, version: Version) -> None:
+    """See that the version's content is there, whole, and of a size that a training's can have.
+
+    Raises:
+        CorruptionError, StoreUnavailable.
+        DecloudError: it was given up.
+    """
+    largest = max((piece.size for piece in version.pieces), default=0)
+    if largest > MAX_PIECE_BYTES or version.size > MAX_CONTENT_BYTES:
+        raise damaged(f"{version.name} of {source.where} is larger than a training's state can be")
+    for _ in source.pieces(version):
+        pass
 
 
 def _found(target: Store, version: Version) -> Version | None:
@@ -116,21 +136,17 @@ def _found(target: Store, version: Version) -> Version | None:
 
 
 def _committed(
+    source: Store,
     target: Store,
     version: Version,
-    content: memoryview,
     metrics: Mapping[str, float],
     sleep: Callable[[float], None],
 ) -> Version:
-    ends = [0]
-    for piece in version.pieces:
-        ends.append(ends[-1] + piece.size)
-    # The same pieces: what neighbours share here, they share there.
-    pieces = [content[first:last] for first, last in itertools.pairwise(ends)]
     told = {**version.metrics, **metrics}
     for _ in range(CONFLICTS):
         try:
-            return target.commit(pieces, version.commit_message, metrics=told)
+            # The same pieces: what neighbours share here, they share there.
+            return target.commit(source.pieces(version), version.commit_message, metrics=told)
         except ConflictError:
             sleep(CONFLICT_WAIT_S * (1 + random.random()))
-    return target.commit(pieces, version.commit_message, metrics=told)
+    return target.commit(source.pieces(version), version.commit_message, metrics=told)

@@ -138,6 +138,20 @@ def write(folder: Path, record: RunRecord) -> Path:
     return path
 
 
+def content(path: Path) -> bytes:
+    """The bytes of the file `path`, whose folder a training child can write to.
+
+    Raises:
+        CorruptionError: there are too many.
+        OSError: it can't be read, or is no plain file.
+    """
+    with files.open_plain(path) as file:
+        data = file.read(MAX_RECORD_BYTES + 1)
+    if len(data) > MAX_RECORD_BYTES:
+        raise CorruptionError("it is too large for a run's record")
+    return data
+
+
 def read(path: Path) -> RunRecord:
     """The record in the file `path`.
 
@@ -145,12 +159,10 @@ def read(path: Path) -> RunRecord:
         CorruptionError: it can't be read, or isn't one.
     """
     try:
-        if path.stat().st_size > MAX_RECORD_BYTES:
-            raise CorruptionError(f"{path} is too large for a run's record")
-        return RunRecord.from_json(json.loads(path.read_bytes()))
+        return RunRecord.from_json(json.loads(content(path)))
     except OSError as error:
         raise CorruptionError(f"can't read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptionError(f"{path} is no JSON: {error}") from error
     except CorruptionError as error:
         raise CorruptionError(f"{path}: {error.message}", hint=error.hint) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from decloud_trainer import __version__
-from decloud_trainer.errors import DecloudError
+from decloud_trainer.errors import CorruptionError, DecloudError
+from decloud_trainer.files import open_plain
 from decloud_trainer.jobs.model import Job
 from decloud_trainer.jobs.store import JobStore
 from decloud_trainer.masking import masked, without
@@ -24,13 +26,12 @@ from decloud_trainer.rounds.entry import Entry, SentIntent
 from decloud_trainer.rounds.journal import Journal
 from decloud_trainer.rounds.journal_rows import round_json
 from decloud_trainer.rounds.training_jobs import prefix
+from decloud_trainer.training import record as run_record
 
 FORMAT: Final = 1
 # Of a job's own log, and of the daemon's lines about the round, the latest.
 MAX_LOG_LINES: Final = 500
 _MAX_LOG_BYTES: Final = 8_000_000
-_MAX_RECORD_BYTES: Final = 32 * 1024**2
-_RECORD: Final = "run.json"
 _LOG: Final = "worker.log"
 # Keys of values that are public though they look like keys.
 _PUBLIC_NAMES: Final = frozenset(
@@ -152,15 +153,12 @@ def _plain(event: Any) -> dict[str, Any]:
 
 def _run(job: Job) -> Any:
     """The record that a training leaves; None without one, a sentence for one that is damaged."""
-    path = job.folder / _RECORD
-    if not path.is_file():
-        return None
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return f"{path.name} is too large to be one"
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        return f"{path.name} can't be read: {error}"
+        return json.loads(run_record.content(job.folder / run_record.RECORD))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, CorruptionError) as error:
+        return f"{run_record.RECORD} can't be read: {error}"
 
 
 def _tail(path: Path) -> list[str]:
@@ -170,15 +168,16 @@ def _tail(path: Path) -> list[str]:
 def _log_lines(round_id: int, places: Places) -> list[str]:
     """The daemon's lines that name the round, or a job of its."""
     names = re.compile(rf"(?<![a-z])round[ _#]+{round_id}\b|\br{round_id}-|\"round\": {round_id}\b")
-    found = [line for path in places.logs for line in _lines(path) if names.search(line)]
+    found = [line for path in places.logs for line in _lines(path.resolve()) if names.search(line)]
     return found[-MAX_LOG_LINES:]
 
 
 def _lines(path: Path) -> list[str]:
-    """Of the file's last bytes; empty where there is none."""
+    """Of the file's last bytes; empty where there is none. A job's child can write to its log's
+    folder."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - _MAX_LOG_BYTES, 0))
+        with open_plain(path) as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - _MAX_LOG_BYTES, 0))
             text = file.read(_MAX_LOG_BYTES).decode(errors="replace")
     except OSError:
         return []

@@ -215,6 +215,10 @@ async def test_the_flight_recorder_tells_a_whole_round_and_no_secret(tmp_path: P
         )
         journal = Journal(world.home / "journal.sqlite")
         record = recorded(journal, entry, places)
+        for name in ("run.json", "worker.log"):
+            (job / name).unlink()
+            (job / name).symlink_to(a_key(tmp_path, world))
+        linked = recorded(journal, entry, places)
         journal.close()
     content = written(record).decode()
     assert json.loads(content) == record
@@ -233,6 +237,9 @@ async def test_the_flight_recorder_tells_a_whole_round_and_no_secret(tmp_path: P
     assert jobs["train"]["state"] == "done"
     assert jobs["train"]["run"]["curve"] == [{"loss": 0.5}]
     assert any("gw.example" in line for line in jobs["train"]["log"])
+    # What a training child leaves in its folder can't have its user's key exported.
+    (trained,) = (one for one in linked["jobs"] if one["kind"] == "train")
+    assert (trained["run"][:24], trained["log"]) == ("run.json can't be read: ", [])
     assert record["facts"]["artifact_sha256"] in content
     assert record["as_last_seen_on_chain"]["id"] == number
     assert len(record["log"]) == 2

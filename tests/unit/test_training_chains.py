@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from decloud_trainer.errors import StoreUnavailable
+from decloud_trainer.errors import CorruptionError, StoreUnavailable
+from decloud_trainer.store import forwarding
 from decloud_trainer.store.chain import Store, blob_key
 from decloud_trainer.store.forwarding import MARK, forward, waiting
 from decloud_trainer.store.opening import open_store
@@ -177,3 +178,41 @@ def test_links_and_pipes_in_a_chain_are_not_followed(
     os.mkfifo(tmp_path / "chain" / "HEAD")
     with pytest.raises(StoreUnavailable, match="no plain file"):
         store.get_head()
+
+
+@pytest.mark.parametrize("key", ["HEAD", "versions/v0000000000.json", MARK])
+def test_a_record_without_an_end_is_not_read_to_the_end(tmp_path: Path, key: str) -> None:
+    """A child may write 69 GB into a file; the daemon that reads it has a limit of its own."""
+    checkpoints = ChainCheckpoints(tmp_path)
+    for step in range(2):
+        checkpoints.commit(state(step), "x", {"step": float(step)})
+    checkpoints.close()
+    store, named = (open_store(str(tmp_path / name)) for name in ("chain", "named"))
+    (tmp_path / "chain" / key).touch()
+    os.truncate(tmp_path / "chain" / key, 69 * 1000**3)
+    with pytest.raises(CorruptionError, match="has more than"):
+        forward(store, named, {})
+    assert named.get_head() is None
+
+
+def test_contents_have_the_size_that_is_told_and_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece that is longer than its record says, or than any tensor, is lost; others arrive."""
+    checkpoints = ChainCheckpoints(tmp_path)
+    for step in range(3):
+        checkpoints.commit(state(step), "x", {"step": float(step)})
+    checkpoints.close()
+    store, named = (open_store(str(tmp_path / name)) for name in ("chain", "named"))
+    own = {piece.sha256 for piece in store.get_version(1).pieces if piece.size > BIG}
+    own -= {piece.sha256 for piece in store.get_version(0).pieces}
+    for digest in own:
+        os.truncate(tmp_path / "chain" / blob_key(digest), 69 * 1000**3)
+    done = forward(store, named, {})
+    assert ([version.metrics["step"] for version in done.versions], done.lost) == ([0.0, 2.0], 1)
+    checkpoints = ChainCheckpoints(tmp_path)
+    checkpoints.commit(state(3), "x", {"step": 3.0})
+    checkpoints.close()
+    monkeypatch.setattr(forwarding, "MAX_PIECE_BYTES", 4 * BIG - 1)
+    done = forward(store, named, {})
+    assert (done.versions, done.lost) == ((), 1)
