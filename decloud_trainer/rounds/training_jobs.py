@@ -149,14 +149,27 @@ async def _trained(
     """The training's result, while its commits go where they are wanted."""
     commits = wanted(parts.plan.commits, facts)
     if commits is None:
-        return await _ended(parts, entry, job, unless)
+        return _bounded(parts, await _ended(parts, entry, job, unless))
     passing = Passing(job.folder / CHAIN, commits["store"], _run_metrics(entry.key))
     async with passing_on(passing):
-        result = await _ended(parts, entry, job, unless)
+        result = _bounded(parts, await _ended(parts, entry, job, unless))
     if passing.trouble:
         await asyncio.to_thread(note, job.folder / RECORD, passing.trouble)
     told = {"store": passing.url, "committed": passing.committed, "trouble": passing.trouble}
     return {**result, "commits": told}
+
+
+def _bounded(parts: Parts, result: dict[str, Any]) -> dict[str, Any]:
+    """The result, whose artefact isn't larger than that of any model that is taken. Nobody's
+    child is to have the daemon publish whatever fills its disk."""
+    size = Path(result["folder"], result["artifact"]).stat().st_size
+    # Models in half precision have gradients in float32.
+    if size > 2 * parts.max_model_bytes:
+        raise TrainingError(
+            f"the training's artefact has {size:,} bytes, more than any model's gradients",
+            hint="its job's folder has the log; nothing was uploaded",
+        )
+    return result
 
 
 def _run_metrics(key: RowKey) -> dict[str, float]:
