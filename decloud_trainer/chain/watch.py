@@ -40,6 +40,7 @@ from decloud_trainer.rounds.model import Round
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
+# An endpoint that hangs keeps us from the next one for so long.
 FAILOVER_S: Final = 2.0
 _MAX_QUEUED: Final = 10_000
 _SUBSCRIBE_ID: Final = 1
@@ -52,7 +53,8 @@ class WatchPace:
     Attributes:
         poll_interval_s: between two sweeps while the socket is down.
         safety_interval_s: between two sweeps while it is up.
-        answer_s: for connecting, and for the answer to the subscription.
+        answer_s: for connecting and for the answer to the subscription, together; with several
+            URLs `FAILOVER_S` at most.
         ping_s: a connection on which a ping stays unanswered for that long is dead.
         first_retry_s, max_retry_s: the pause before reconnecting doubles from one to the other,
             each time with a random part; a connection that lasted `max_retry_s` resets it.
@@ -88,7 +90,6 @@ class RoundWatch:
     ) -> None:
         self._chain = chain
         self._ws_urls = (ws_urls,) if isinstance(ws_urls, str) else tuple(ws_urls)
-        # A hanging endpoint shall not keep us long from the next one.
         self._answer_s = min(pace.answer_s, FAILOVER_S if len(self._ws_urls) > 1 else math.inf)
         self._program = program
         self._follow = follow
@@ -219,6 +220,7 @@ class RoundWatch:
             await asyncio.gather(listening, resetting, return_exceptions=True)
 
     async def _subscribed(self, url: str) -> str:
+        deadline = asyncio.get_running_loop().time() + self._answer_s
         try:
             async with connect(
                 url,
@@ -228,7 +230,12 @@ class RoundWatch:
                 ping_timeout=self._pace.ping_s,
                 max_size=MAX_MESSAGE_BYTES,
             ) as socket:
-                await self._subscribe(socket)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._subscribe(socket)
+                except TimeoutError:
+                    socket.transport.abort()  # nor is it waited for to say goodbye
+                    raise
                 async for text in socket:
                     self._take(text)
         except (OSError, WebSocketException, RpcError, ValueError, RecursionError) as error:
@@ -249,11 +256,10 @@ class RoundWatch:
             "params": [str(self._program), options],
         }
         await socket.send(json.dumps(request))
-        async with asyncio.timeout(self._answer_s):
-            while True:
-                answer = json.loads(await socket.recv())
-                if isinstance(answer, dict) and answer.get("id") == _SUBSCRIBE_ID:
-                    break
+        while True:
+            answer = json.loads(await socket.recv())
+            if isinstance(answer, dict) and answer.get("id") == _SUBSCRIBE_ID:
+                break
         if type(answer.get("result")) is not int:
             raise RpcError("the endpoint refused the subscription to the program's accounts")
         log.info("subscribed to the program's rounds")

@@ -16,6 +16,7 @@ from localchain import until
 from solders.pubkey import Pubkey
 
 from decloud_trainer.chain.endpoints import Use
+from decloud_trainer.chain.jsonrpc import Endpoint
 from decloud_trainer.chain.rpc import Failure, Rpc, Status
 from decloud_trainer.errors import RpcError, SettingsError
 
@@ -172,6 +173,41 @@ async def test_when_an_endpoint_fails_the_next_one_answers_the_same_call(
         first.__dict__.update(value=1, code=200, hangs=False, error=None, slot=1000)
         clock.now += 61
         assert await rpc.balance(KEY) == 1
+
+
+class Driven(asyncio.SelectorEventLoop):
+    """An event loop without clocks: what is waited for comes at once, and its time has passed."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self.now = max(self.now, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("hanging", [1, 2])
+def test_failover_takes_less_than_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, hanging: int
+) -> None:
+    """One second for each endpoint that hangs, as this program uses them; by a driven clock."""
+
+    async def exchange(self: Endpoint, method: str, params: Any) -> dict[str, Any]:
+        if int(self.host.removeprefix("rpc")) < hanging:
+            await asyncio.Event().wait()
+        return {"result": {"getGenesisHash": "ours", "getSlot": 1000}[method]}
+
+    async def called() -> float:
+        async with Rpc([f"http://rpc{number}" for number in range(hanging + 1)]) as rpc:
+            assert await rpc.call("getSlot") == 1000
+        return asyncio.get_running_loop().time()
+
+    monkeypatch.setattr(Endpoint, "exchange", exchange)
+    with asyncio.Runner(loop_factory=Driven) as runner:
+        assert runner.run(called()) == hanging * 1.0
 
 
 async def test_a_slow_endpoint_that_answers_first_is_no_failure() -> None:
