@@ -128,7 +128,7 @@ class History:
         return None if row is None else int(row[0])
 
     def accounts(self) -> Iterator[tuple[Pubkey, Account]]:
-        """All accounts that exist, programs last (their data accounts come before them)."""
+        """All accounts that exist, in no order."""
         with self._translated():
             for address, state in self._db.execute("SELECT address, state FROM accounts"):
                 account = Account.from_vm(VmAccount.from_bytes(state))

@@ -5,7 +5,8 @@ python -m tests.benchmarks.chaos --seeds 1000 --worker scripted
 Each seed is a wallet with a home, whose daemon is killed three times on its way through two
 rounds: one from posting to reward, one that another machine has joined. Batches share a local
 network with its real on-chain program. Afterwards everything is counted on chain, in what was
-sent and in what was paid; see tests/chaosworld.py.
+sent and in what was paid; see tests/chaosworld.py. Ctrl-C ends it with the table so far, and with
+the seed to go on with (``--first``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ async def batch(seeds: range, worker: str) -> tuple[Counter[str], str]:
                 wrong = ""
             except AssertionError as error:
                 wrong = str(error)
+            except TimeoutError:
+                wrong = "a daemon didn't end"
             return Counter(point for life in world.lives for point in life.struck), wrong
 
 
@@ -50,21 +53,25 @@ def measure(arguments: list[str]) -> int:
     began = time.monotonic()
     kills: dict[str, Counter[str]] = {"intact": Counter(), "broken": Counter()}
     broken = 0
-    last = asked.first + asked.seeds
-    for start in range(asked.first, last, asked.batch):
-        seeds = range(start, min(start + asked.batch, last))
-        struck, wrong = asyncio.run(batch(seeds, asked.worker))
-        kills["broken" if wrong else "intact"] += struck
-        broken += len(seeds) if wrong else 0
-        sys.stderr.write(f"seeds {seeds.start} to {seeds.stop - 1}: {wrong or 'intact'}\n")
+    start, last = asked.first, asked.first + asked.seeds
+    try:
+        while start < last:
+            seeds = range(start, min(start + asked.batch, last))
+            struck, wrong = asyncio.run(batch(seeds, asked.worker))
+            kills["broken" if wrong else "intact"] += struck
+            broken += len(seeds) if wrong else 0
+            sys.stderr.write(f"seeds {seeds.start} to {seeds.stop - 1}: {wrong or 'intact'}\n")
+            start = seeds.stop
+    except KeyboardInterrupt:
+        sys.stderr.write(f"broken off; go on with --first {start}\n")
     points = sorted(set(kills["intact"]) | set(kills["broken"]))
     print(f"{'fault point':<36}{'kills':>8}{'of them in a batch that was not intact':>42}")
     for point in points:
         total = kills["intact"][point] + kills["broken"][point]
         print(f"{point:<36}{total:>8}{kills['broken'][point]:>42}")
-    total = sum(sum(counter.values()) for counter in kills.values())
+    done, total = start - asked.first, sum(sum(counter.values()) for counter in kills.values())
     print(
-        f"{asked.worker} worker: {asked.seeds} seeds, {total} kills at {len(points)} points in "
+        f"{asked.worker} worker: {done} seeds, {total} kills at {len(points)} points in "
         f"{time.monotonic() - began:.0f} s; {broken} seeds in batches with anything sent twice, "
         "unclaimed, stuck or left behind"
     )
