@@ -89,17 +89,25 @@ class SolanaChain:
             return None
         return self._decode_submission(account)
 
-    async def submissions(self) -> list[Submission]:
-        accounts = await self._rpc.program_accounts(
-            self._program, v1.submission_filters(self._trainer)
-        )
-        found = []
-        for account in accounts:
-            try:
-                found.append(self._decode_submission(account))
-            except LayoutError as error:
-                self._log_once(account.address, error)
-        return sorted(found, key=lambda submission: submission.round_id)
+    async def submissions(self, *, unclaimed: bool = False) -> list[Submission]:
+        wanted = [v1.submission_filters(self._trainer)]
+        if unclaimed:
+            # What was claimed over the years isn't even sent. Nothing is missed that is submitted
+            # meanwhile: it is read again with the length that its CID then has.
+            wanted = [
+                v1.submission_filters(self._trainer, claimed=False, cid_length=length)
+                for length in v1.SUBMITTED_LENGTHS
+            ]
+        found: dict[int, Submission] = {}
+        for filters in wanted:
+            for account in await self._rpc.program_accounts(self._program, filters):
+                try:
+                    submission = self._decode_submission(account)
+                except LayoutError as error:
+                    self._log_once(account.address, error)
+                    continue
+                found[submission.round_id] = submission
+        return [found[number] for number in sorted(found)]
 
     async def genesis_hash(self) -> str:
         return await self._rpc.genesis_hash()

@@ -12,6 +12,7 @@ from decloud_trainer.chain.programerrors import program_error
 from decloud_trainer.chain.v1_accounts import (
     CID_LENGTHS,
     DATASETS,
+    SUBMITTED_LENGTHS,
     Filter,
     decode_counter,
     decode_round,
@@ -52,6 +53,7 @@ __all__ = [
     "DATASETS",
     "GENERATIONS",
     "PROGRAM_ID",
+    "SUBMITTED_LENGTHS",
     "SYSTEM_PROGRAM",
     "TREASURY",
     "Event",

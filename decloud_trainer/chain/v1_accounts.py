@@ -40,6 +40,9 @@ SUBMISSION_BYTES = 121
 """What a submission's account has room for: the rent depends on it."""
 
 _CID_BYTES = range(46, 65)
+SUBMITTED_LENGTHS = (0, *_CID_BYTES)
+"""Bytes that the CID in a submission may have: none until something is submitted."""
+
 _STATUSES = tuple(RoundStatus(name) for name in _IDL.variants("RoundStatus"))
 _EARLIEST, _LATEST = 1_700_000_000, 2_500_000_000  # unix seconds: late 2023 to 2049
 _NOBODY = "1" * 32
@@ -82,13 +85,26 @@ def round_filters(
     return filters
 
 
-def submission_filters(trainer: Key | None = None, round_id: int | None = None) -> list[Filter]:
-    """Filters for the submissions of a trainer, in a round, or both."""
+def submission_filters(
+    trainer: Key | None = None,
+    round_id: int | None = None,
+    *,
+    claimed: bool | None = None,
+    cid_length: int | None = None,
+) -> list[Filter]:
+    """Filters for the submissions of a trainer, in a round, or both; whether the reward was claimed
+    needs the CID's length, since it stands behind the CID."""
     filters = [Filter(0, _IDL.accounts["Submission"])]
     if round_id is not None:
         filters.append(Filter(8, le8(round_id)))
     if trainer is not None:
         filters.append(Filter(16, bytes(as_pubkey(trainer))))
+    if cid_length is not None:
+        filters.append(Filter(48, cid_length.to_bytes(4, "little")))
+    if claimed is not None:
+        if cid_length is None:
+            raise ValueError("what is claimed can only be filtered for one length of the CID")
+        filters.append(Filter(55 + cid_length, bytes([claimed])))
     return filters
 
 

@@ -39,7 +39,7 @@ def standing(submission: Submission | None) -> State:
 
 
 async def sweep(engine: Engine, scope: Scope) -> int:
-    """Take up every submission of the wallet that nobody here is at work on; their number.
+    """Take up every unclaimed submission of the wallet that nobody here works on; their number.
 
     Claimable rewards are claimed whatever their age, also those of rounds that were given up
     here. Rounds under way are adopted: another machine may be at work on them, so they are
@@ -47,7 +47,7 @@ async def sweep(engine: Engine, scope: Scope) -> int:
     """
     found = 0
     reach("sweep.begin")
-    for submission in await engine.parts.chain.submissions():
+    for submission in await engine.parts.chain.submissions(unclaimed=True):
         key = scope.key(submission.round_id)
         known = await engine.parts.journal(Journal.entry, key)
         if not _is_news(submission, known):

@@ -30,8 +30,8 @@ class Chain(Protocol):
         """The wallet's own submission in the round, or None if it hasn't joined."""
         ...
 
-    async def submissions(self) -> Sequence[Submission]:
-        """All submissions of the wallet, in one filtered call."""
+    async def submissions(self, *, unclaimed: bool = False) -> Sequence[Submission]:
+        """All submissions of the wallet, or those whose reward it hasn't claimed; by round."""
         ...
 
     async def balance(self, *, since_slot: int = 0) -> int:

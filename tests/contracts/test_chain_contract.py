@@ -74,6 +74,24 @@ async def test_submissions_are_the_wallets_own(program: str) -> None:
         ]
 
 
+async def test_a_claimed_submission_can_be_left_out(program: str) -> None:
+    """What isn't claimed is told whatever its CID: none yet, or one of either usual length."""
+    async with local_chain(program) as net:
+        me, chain = net.trainer, net.chain
+        numbers = [net.open_round() for _ in range(4)]
+        for number in numbers:
+            net.run(v1.join_round(number, me.pubkey()), me)
+        for number, cid in zip(numbers, (GRADIENT_CID, GRADIENT_CID, MODEL_CID), strict=False):
+            net.start_training(number)
+            net.run(v1.submit_gradients(number, cid, me.pubkey()), me)
+        net.complete(numbers[0], [(me, 10_000)])
+        net.run(v1.claim_reward(numbers[0], me.pubkey(), generation=program), me)
+        net.settle_slots()
+        assert [one.round_id for one in await chain.submissions()] == numbers
+        left = await chain.submissions(unclaimed=True)
+        assert [one.round_id for one in left] == numbers[1:]
+
+
 async def test_money_is_in_lamports(program: str) -> None:
     """The balance is the wallet's; the costs are what joining will take."""
     async with local_chain(program) as net:

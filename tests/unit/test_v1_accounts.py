@@ -252,5 +252,10 @@ def test_filters_are_these() -> None:
         (0, "3ac29f9e4b66b2c5"),
         (8, "2a00000000000000"),
     ]
+    unclaimed = v1.submission_filters(T, claimed=False, cid_length=46)
+    assert [(f.offset, f.data.hex()) for f in unclaimed[2:]] == [(48, "2e000000"), (101, "00")]
+    assert len(unclaimed) <= 4
     with pytest.raises(ValueError, match="length of the CID"):
         v1.round_filters(status=RoundStatus.TRAINING)
+    with pytest.raises(ValueError, match="length of the CID"):
+        v1.submission_filters(T, claimed=True)
