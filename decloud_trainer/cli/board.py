@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from decloud_trainer.rounds.engine import Told
     from decloud_trainer.rounds.entry import Entry
-    from decloud_trainer.rounds.journal import Journal, JournalThread
+    from decloud_trainer.rounds.journal import JournalThread
     from decloud_trainer.rounds.parts import Progress
 
 COLUMNS = ("Round", "Dataset", "Reward", "State", "Done", "Deadline")
@@ -54,7 +54,7 @@ class Board:
         self._began = time.time()
         self._claimed = 0
         self._to_book: asyncio.Queue[Entry] = asyncio.Queue()
-        self._net_lamports: dict[int, int] = {}  # by row
+        self._net_lamports = 0
         self._console = drawing or console()
         self._live = Live(
             console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True
@@ -95,10 +95,12 @@ class Board:
 
     async def keep_book(self, journal: JournalThread) -> None:
         """Keep this session's earnings as the journal has them, for ever."""
+        from decloud_trainer.rounds.figures import earned, latest_intent
+
+        before = await journal(latest_intent)
         while True:
             entry = await self._to_book.get()
-            net = await journal(net_lamports, entry, self._began)
-            self._net_lamports[entry.row] = net
+            self._net_lamports = await journal(earned, entry.key, before)
             self._to_book.task_done()
 
     async def all_booked(self) -> None:
@@ -117,8 +119,7 @@ class Board:
     def _session_text(self) -> str:
         minutes = (time.time() - self._began) / 60
         span = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.0f} min"
-        net = change(sum(self._net_lamports.values()))
-        return f"session of {span}: {self._claimed} claimed, {net} net"
+        return f"session of {span}: {self._claimed} claimed, {change(self._net_lamports)} net"
 
     def _figures(self) -> Iterator[RenderableType]:
         """Where each training stands, below the table; it goes on below on a narrow terminal."""
@@ -161,12 +162,3 @@ class Board:
             "Done": " " * BAR,
             "Deadline": time_left(next_deadline(seen), time.time()) if seen else "",
         }
-
-
-def net_lamports(journal: Journal, entry: Entry, since: float) -> int:
-    """Rewards less rent and fees, of the round's transactions from then on (unix seconds)."""
-    from decloud_trainer.rounds.intents import sent
-    from decloud_trainer.rounds.ledger import lines, totals
-
-    book = lines(sent(journal, entry))
-    return totals(line for line in book if line.at >= since).net_lamports

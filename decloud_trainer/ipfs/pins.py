@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # However little time is left, a service gets so much to answer.
 _LEAST_ANSWER_S = 5.0
+# Uploads that were taken and not seen are known of so many; a round may end before its next try.
+_MOST_TAKEN = 100
 
 
 class IpfsPins:
@@ -128,6 +130,8 @@ class IpfsPins:
         if not found and not service.confirms(cid):
             if is_new:
                 self._taken[service.name, path] = cid
+                while len(self._taken) > _MOST_TAKEN:
+                    self._taken.pop(next(iter(self._taken)), None)
             raise PinError(
                 f"{cid} was taken, but after {availability_s:.0f} s no gateway delivers it and "
                 "the service doesn't confirm that it is pinned",

@@ -23,6 +23,7 @@ from decloud_trainer.rounds.watchdog import Ended, Missed, Unclaimed, ended_of
 MOST_ENDED = 500
 
 _MINE = "r.genesis = ? AND r.program = ? AND r.wallet = ?"
+_REACHED = "i.slot IS NOT NULL"
 
 
 def newest(journal: Journal, wallet: str, round_id: int) -> Entry | None:
@@ -128,6 +129,25 @@ def unclaimed(journal: Journal, scope: RowKey) -> tuple[Unclaimed, ...]:
     return tuple(Unclaimed(read_id(row["round_id"]), row["tries"], row["reason"]) for row in rows)
 
 
+def latest_intent(journal: Journal) -> int:
+    """The number of the latest transaction that was recorded; 0 if there is none."""
+    (row,) = journal.rows("SELECT COALESCE(MAX(rowid), 0) AS number FROM intents")
+    return int(row["number"])
+
+
+def earned(journal: Journal, scope: RowKey, after: int) -> int:
+    """Lamports: rewards less rent and fees of the scope's rounds, of transactions after that one
+    (see `latest_intent`)."""
+    (row,) = journal.rows(
+        "SELECT COALESCE(SUM(i.change), 0) AS net"  # noqa: S608
+        " FROM intents i CROSS JOIN rounds r ON r.row = i.row"
+        f" WHERE i.rowid > ? AND {_MINE} AND {_REACHED}",
+        after,
+        *key_values(scope)[:3],
+    )
+    return int(row["net"])
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Of one wallet on one network, since the journal began.
@@ -143,9 +163,6 @@ class Counts:
     rewards_lamports: int
     rent_lamports: int
     fees_lamports: int
-
-
-_REACHED = "i.slot IS NOT NULL"
 
 
 def counts(journal: Journal, scope: RowKey) -> Counts:

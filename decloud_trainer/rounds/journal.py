@@ -94,6 +94,8 @@ class Journal:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA foreign_keys = ON")
+                # In KiB: a daemon's memory is not to grow with the years in its journal.
+                self._db.execute("PRAGMA cache_size = -512")
             self._create()
         except DecloudError:
             self._db.close()

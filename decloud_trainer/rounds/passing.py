@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -126,14 +127,21 @@ def discard(jobs_dir: Path, prefix: str, url: str, metrics: Mapping[str, float])
         prefix: of the round's jobs' names.
         url: where to; empty = nowhere.
     """
-    # One pattern for all rounds: each that was ever used stays in memory.
-    for folder in sorted(jobs_dir.glob("*-train*")):
-        chain = folder / CHAIN
-        if not folder.name.startswith(f"{prefix}-train") or not chain.is_dir():
-            continue
+    for chain in _chains(jobs_dir, f"{prefix}-train"):
         if url:
             Passing(chain, url, metrics).once()
         shutil.rmtree(chain, ignore_errors=True)
+
+
+def _chains(jobs_dir: Path, start: str) -> list[Path]:
+    """The chains in folders whose names begin so; looked at one by one, since all rounds that
+    ever were trained have theirs there."""
+    try:
+        with os.scandir(jobs_dir) as folders:
+            found = [Path(one.path, CHAIN) for one in folders if one.name.startswith(start)]
+    except FileNotFoundError:
+        return []
+    return sorted(chain for chain in found if chain.is_dir())
 
 
 def note(record: Path, sentence: str) -> None:
