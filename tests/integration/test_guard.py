@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from daemonworld import a_world
 from localchain import FAST, FEE, RENT, SOL, LocalChain, local_chain
+from solders.message import Message
 from solders.pubkey import Pubkey
 
 import decloud_trainer
@@ -32,7 +33,7 @@ class Liar(Rpc):
     looks = 0
 
     async def simulated(
-        self, message: object, addresses: Sequence[Pubkey]
+        self, message: Message, addresses: Sequence[Pubkey]
     ) -> Failure | list[Account | None]:
         self.looks += 1
         found = await super().simulated(message, addresses)

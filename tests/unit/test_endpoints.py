@@ -15,8 +15,8 @@ from aiohttp import web
 from localchain import until
 from solders.pubkey import Pubkey
 
-from decloud_trainer.chain.endpoints import Use
 from decloud_trainer.chain.jsonrpc import Endpoint
+from decloud_trainer.chain.pool import Use
 from decloud_trainer.chain.rpc import Failure, Rpc, Status
 from decloud_trainer.errors import RpcError, SettingsError
 
