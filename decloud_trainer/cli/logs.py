@@ -41,6 +41,8 @@ def start_logging(name: str, *, verbose: bool, as_json: bool = False) -> Path:
     screen.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%H:%M:%S"))
     root = logging.getLogger("decloud_trainer")
     root.setLevel(logging.INFO)
+    for earlier in root.handlers:  # of a command before this one in the same process
+        earlier.close()
     root.handlers = [keeper, screen]
     root.propagate = False
     return path
