@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from decloud_trainer.cli.output import (
     time_left,
 )
 from decloud_trainer.cli.showing import change, next_deadline
+from decloud_trainer.errors import DecloudError
 from decloud_trainer.money import format_sol
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ class Board:
         before = await journal(latest_intent)
         while True:
             entry = await self._to_book.get()
-            self._net_lamports = await journal(earned, entry.key, before)
+            with contextlib.suppress(DecloudError):  # the sum after the next event has it, too
+                self._net_lamports = await journal(earned, entry.key, before)
             self._to_book.task_done()
 
     async def all_booked(self) -> None:

@@ -74,6 +74,7 @@ def test_contradictory_limits_are_refused() -> None:
         ["--dry-run", "--max-rounds", "2"],
         ["--for", "1h", "--until", "07:00"],
         ["--until", "25:99"],
+        ["--until", "07:00:30"],
         ["--for", "soon"],
     ):
         assert here("start", *words).code == 2, words

@@ -16,6 +16,7 @@ from roundvalues import KEY, a_round, an_intent, landed
 
 from decloud_trainer.cli.board import Board
 from decloud_trainer.cli.output import fitting
+from decloud_trainer.errors import StorageError
 from decloud_trainer.rounds import intents
 from decloud_trainer.rounds.engine import Told
 from decloud_trainer.rounds.entry import Entry, RowKey, State
@@ -47,6 +48,35 @@ async def send(journal: JournalThread, entry: Entry, kind: ActionKind, change: i
     intent = an_intent(kind, kind.value + str(entry.row), entry.key.round_id)
     await journal(intents.record, entry, intent)
     await journal(intents.settle, entry, intent, landed(change))
+
+
+async def test_a_journal_that_fails_once_stops_no_book(tmp_path: Path) -> None:
+    """A full disk passes; the sum after the next event is whole."""
+    shown = io.StringIO()
+    journal = JournalThread(tmp_path / "journal")
+    looks: list[Any] = []
+    begun = asyncio.Event()
+
+    async def shaky(method: Any, *args: Any) -> Any:
+        looks.append(method)
+        begun.set()
+        if len(looks) == 2:  # the first only remembers where the session begins
+            raise StorageError("can't use the journal: disk full")
+        return await journal(method, *args)
+
+    board = Board(Console(file=shown, width=80, color_system=None))
+    with board:
+        keeping = asyncio.create_task(board.keep_book(shaky))  # type: ignore[arg-type]
+        await asyncio.wait_for(begun.wait(), 10)
+        for number in (7, 8):
+            joined = await entry_in(journal, State.JOINED, replace(KEY, round_id=number))
+            await send(journal, joined, ActionKind.JOIN, -1_000_000)
+            board.event(Told(time.time(), joined, moved=True))
+            await board.all_booked()
+        keeping.cancel()
+    journal.close()
+    assert len(looks) == 3
+    assert "-0.002 SOL net" in shown.getvalue()
 
 
 @pytest.mark.parametrize("width", [60, 120])
