@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from decloud_trainer.cli.footprint import kept_small, limit_areas
 from decloud_trainer.cli.live import fraction
 from decloud_trainer.cli.output import clock_time, folded, is_dumb, print_json
 from decloud_trainer.cli.systemd import announced
@@ -69,6 +70,7 @@ async def run_session(session: Session) -> None:
     from decloud_trainer.watching.tally import Tally
     from decloud_trainer.wiring import open_trainer
 
+    limit_areas()
     settings = session.settings
     as_json = settings.log_format == "json"
     log_path = start_logging("daemon", verbose=session.verbose, as_json=as_json)
@@ -110,7 +112,8 @@ async def run_session(session: Session) -> None:
                 )
                 listening = announced(f"listening for rounds on {settings.network}")
                 watching = watched(trainer, tally, on_notice)
-                async with _guarded(trainer, until), _noted(trainer), watching, listening:
+                guarded, noted = _guarded(trainer, until), _noted(trainer)
+                async with guarded, noted, watching, listening, kept_small():
                     await daemon.run(until)
         if not session.as_json:
             now = clock_time(time.time())
