@@ -166,9 +166,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone, as in `decloud-trainer list | head`.
-        sys.stderr.close()
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise  # completion's end
+        # click's, when the reader of our output has gone, as in `decloud-trainer list | head`.
         return 0
     except DecloudError as error:
         if verbose:
