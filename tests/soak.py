@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ FORWARD_S = 6 * 3600
 # A round may take so long before the run is given up; and the daemon's start and end.
 PATIENCE_S, START_S = 300.0, 60.0
 # From the last claim on chain to a daemon that has recorded it and rests.
-REST_S = 3.0
+REST_S = 1.0
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,14 @@ class Soak:
     skipped: list[int] = field(default_factory=list)
     began: float = 0.0
     _daemon: subprocess.Popen[bytes] | None = None
+    _opened: Journal | None = None
+
+    @property
+    def journal(self) -> Journal:
+        """The daemon's, read beside it."""
+        if self._opened is None:
+            self._opened = Journal(self.home / "journal.sqlite")
+        return self._opened
 
     @property
     def scope(self) -> Scope:
@@ -201,15 +210,15 @@ class Soak:
             async with asyncio.timeout(PATIENCE_S):
                 while not holds():
                     assert self.daemon.poll() is None, "the daemon has ended"
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(LOOK_S)
         except TimeoutError:
             rows = [(e.key.round_id, e.state.value, e.reason) for e in self._entries()[-20:]]
             raise AssertionError(f"not {what} within {PATIENCE_S:g} s: {rows}") from None
 
     def _rests(self) -> bool:
-        """Every row is final, and no child of the daemon lives."""
-        over = all(e.state in (State.CLAIMED, State.LOST, State.SKIPPED) for e in self._entries())
-        return over and not descendants(self.daemon.pid)
+        """No round is in work, and no child of the daemon lives."""
+        at_work = self.journal.active_ids(self.scope.key(0))
+        return not at_work and not descendants(self.daemon.pid)
 
     def _submission(self, number: int) -> Any:
         address, _ = v1.submission_address(number, self.net.wallet.pubkey, v1.PROGRAM_ID)
@@ -218,21 +227,11 @@ class Soak:
             return None
         return v1.decode_submission(account.data, address=address, program=v1.PROGRAM_ID)
 
-    @contextlib.contextmanager
-    def _journal(self) -> Iterator[Journal]:
-        journal = Journal(self.home / "journal.sqlite")
-        try:
-            yield journal
-        finally:
-            journal.close()
-
     def _entries(self) -> list[Entry]:
-        with self._journal() as journal:
-            return journal.entries(self.scope.key(0))
+        return self.journal.entries(self.scope.key(0))
 
     def _state(self, number: int) -> State | None:
-        with self._journal() as journal:
-            found = journal.entry(self.scope.key(number))
+        found = self.journal.entry(self.scope.key(number))
         return found.state if found else None
 
     # Measuring
@@ -268,9 +267,8 @@ class Soak:
         assert states == wanted, {n: s for n, s in states.items() if s is not wanted.get(n)}
         owed = [number for number in self.paid if not self._submission(number).reward_claimed]
         assert not owed, owed
-        with self._journal() as journal:
-            sent = intents.sent(journal)
-        booked = lines(sent)
+        booked = lines(intents.sent(self.journal))
+        self.journal.close()
         assert all(line.landed for line in booked), [line for line in booked if not line.landed]
         done = Counter(line.kind.value for line in booked)
         account = self.net.ledger.account(self.net.trainer.pubkey())
