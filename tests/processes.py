@@ -49,7 +49,7 @@ def told_by(pid: int) -> bytes:
     return _read(Path(f"/proc/{pid}/cmdline")) + _read(Path(f"/proc/{pid}/environ"))
 
 
-def is_gone(pid: int, patience_s: float = 5.0) -> bool:
+def is_gone(pid: int, patience_s: float = 20.0) -> bool:
     """Whether it has ended by then; a zombie of a container without an init has."""
     until = time.monotonic() + patience_s
     while not (gone := _state(pid) in ("", "Z", "X")) and time.monotonic() < until:

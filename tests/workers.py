@@ -15,7 +15,7 @@ from decloud_trainer.jobs.supervisor import TRAINING_WORKER
 Event = dict[str, Any]
 KINDS = ("heartbeat", "progress", "result", "error")
 # A worker that doesn't come to an end by then is killed, and so the test doesn't hang.
-LONGEST_S = 120.0
+LONGEST_S = 240.0
 
 
 class Worker:

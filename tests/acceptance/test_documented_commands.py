@@ -434,7 +434,7 @@ def test_in_the_background_with_its_output_in_a_file(
         wait_for(tmp_path / "trainer.log", f"round #{number} claimed 0.0441 SOL")
     finally:
         os.kill(pid, signal.SIGTERM)
-    assert is_gone(pid, 20)
+    assert is_gone(pid)
 
     text = (tmp_path / "trainer.log").read_bytes().decode()
     assert all(sign.isprintable() for sign in text.replace("\n", ""))

@@ -34,7 +34,7 @@ def up() -> Iterator[Running]:
 
 def remaining(where: dict[str, Any]) -> list[str]:
     """Its processes that don't end."""
-    return [name for name, pid in where["pids"].items() if not is_gone(pid, 20)]
+    return [name for name, pid in where["pids"].items() if not is_gone(pid)]
 
 
 def run(*words: str) -> Result:
