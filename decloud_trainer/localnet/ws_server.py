@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -76,16 +77,17 @@ class WsServer:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, autoping=False)
-        await socket.prepare(request)
-        if self._faults.take("ws_drop"):
-            _abort(request)
-            return socket
-        connection = _Connection(self, self._ledger, self._faults, request, self._max_waiting)
-        self._connections.add(connection)
-        try:
-            await connection.run(socket)
-        finally:
-            self._connections.discard(connection)
+        with contextlib.suppress(ConnectionResetError):  # the client may go at any time
+            await socket.prepare(request)
+            if self._faults.take("ws_drop"):
+                _abort(request)
+                return socket
+            connection = _Connection(self, self._ledger, self._faults, request, self._max_waiting)
+            self._connections.add(connection)
+            try:
+                await connection.run(socket)
+            finally:
+                self._connections.discard(connection)
         return socket
 
 

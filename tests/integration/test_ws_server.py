@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import ClientError, web
 from localchain import until
 from loopback import serving
 from served import Served, Socket, served, socket
@@ -248,3 +249,18 @@ async def test_a_connection_may_end_at_any_time(net: Served) -> None:
             assert len(server._connections) == 1
         net.pass_slots(1)
         await until(lambda: not server._connections)
+
+
+async def test_a_client_may_go_during_the_handshake(
+    net: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is nothing to complain of."""
+
+    async def prepare(self: web.WebSocketResponse, request: web.Request) -> None:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(web.WebSocketResponse, "prepare", prepare)
+    async with serving(WsServer(net.ledger, Faults()).app()) as url:
+        with pytest.raises(ClientError):
+            await net.http.ws_connect(url)
+    assert [record.getMessage() for record in caplog.records] == []
