@@ -171,7 +171,10 @@ def read_key_file(path: Path, *, option: bool = False) -> FoundWallet:
     Raises:
         WalletError: missing, unreadable, or neither.
     """
-    path = path.expanduser()
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise WalletError(f"{path} begins with the name of a user who isn't here") from error
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_KEY_FILE_BYTES + 1)

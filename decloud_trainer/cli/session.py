@@ -185,8 +185,11 @@ async def dry_run(session: Session) -> None:
                 click.echo(folded(f"round #{round.id} {word}: ", decision.reason, indent=4))
 
         if session.once:
-            for found in await chain.open_rounds():
+            opened = await chain.open_rounds()
+            for found in opened:
                 await tell(found)
+            if not opened and not session.as_json:
+                click.echo(f"no round is open on {settings.network} at the moment")
             return
         watch = RoundWatch(
             chain,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decloud_trainer.cli.amounts import span_s
-from decloud_trainer.cli.output import time_left
+from decloud_trainer.cli.output import span_text
 from decloud_trainer.errors import DecloudError
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def pause(span: str | None) -> None:
     """Take no new rounds, for ever or for a span; rounds in work go on."""
     from decloud_trainer.rounds.marks import PAUSED_UNTIL
 
-    until = time.time() + (span_s(span) if span else FOR_EVER_S)
-    _leave(PAUSED_UNTIL, until)
-    for_long = f" for {time_left(int(until), time.time())}" if span else ""
+    seconds = span_s(span) if span else FOR_EVER_S
+    _leave(PAUSED_UNTIL, time.time() + seconds)
+    for_long = f" for {span_text(seconds)}" if span else ""
     click.echo(f"paused{for_long}: no new rounds are taken; `decloud-trainer resume` goes on")
 
 

@@ -47,6 +47,7 @@ def test_sessions_end_by_themselves(network: None) -> None:
         assert daemon.finished().code == 0
     once = run("start", "--once", "--plain")
     assert once.code == 0, once.err
+    assert run("start", "--dry-run", "--once").out == "no round is open on localnet at the moment\n"
     posted = here.json("localnet", "round")["round_id"]
     deadline = time.monotonic() + 60
     while not (listed := here.json("list")):

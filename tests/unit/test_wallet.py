@@ -75,6 +75,8 @@ def test_a_place_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     """It isn't taken for a missing file, whose owner would be sent to make a new wallet."""
     with pytest.raises(WalletError, match="File name too long"):
         load_wallet(environ={}, keypair_path=str(tmp_path / ("x" * 300)))
+    with pytest.raises(WalletError, match="a user who isn't here"):
+        load_wallet(environ={}, keypair_option=Path("~nobody-at-all/id.json"))
 
 
 def test_a_signature_verifies_with_the_public_key() -> None:
