@@ -152,7 +152,8 @@ def _misbehave(script: dict[str, Any], folder: Path, voice: Voice) -> None:
     if "say" in script:
         voice.line(script["say"])
     counter = folder / ".scripted-attempts"
-    attempt = int(counter.read_text("ascii")) + 1 if counter.exists() else 1
+    # Empty where a worker was killed in the middle of writing it.
+    attempt = int(counter.read_text("ascii") or 0) + 1 if counter.exists() else 1
     counter.write_text(str(attempt), "ascii")
     if attempt <= script.get("crash_attempts", 0):
         _note(f"scripted crash in attempt {attempt}")
