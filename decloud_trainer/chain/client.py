@@ -8,6 +8,8 @@ belongs to the stored id must fit. One account that doesn't is skipped, and logg
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Iterable
@@ -90,17 +92,19 @@ class SolanaChain:
         return self._decode_submission(account)
 
     async def submissions(self, *, unclaimed: bool = False) -> list[Submission]:
-        wanted = [v1.submission_filters(self._trainer)]
+        wanted = [[v1.submission_filters(self._trainer)]]
         if unclaimed:
             # What was claimed over the years isn't even sent. Nothing is missed that is submitted
-            # meanwhile: it is read again with the length that its CID then has.
-            wanted = [
+            # meanwhile: it is read again, later, with the length that its CID then has.
+            none, *lengths = (
                 v1.submission_filters(self._trainer, claimed=False, cid_length=length)
                 for length in v1.SUBMITTED_LENGTHS
-            ]
+            )
+            wanted = [[none], lengths]
         found: dict[int, Submission] = {}
-        for filters in wanted:
-            for account in await self._rpc.program_accounts(self._program, filters):
+        for together in wanted:
+            asked = (self._rpc.program_accounts(self._program, filters) for filters in together)
+            for account in itertools.chain.from_iterable(await asyncio.gather(*asked)):
                 try:
                     submission = self._decode_submission(account)
                 except LayoutError as error:
