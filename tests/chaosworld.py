@@ -261,7 +261,7 @@ class Chaos:
             "generation": self.net.generation,
             "datasets": ["custom"],
             "dataset_mappings": {"custom": "digits"},
-            "max_concurrent_rounds": 4,
+            "max_concurrent_rounds": 6,
             "gateways": [self.url],
             "pinata_jwt": "localnet-jwt",
             "pinata_api_url": self.url,

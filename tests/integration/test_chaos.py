@@ -71,35 +71,34 @@ RENAMES = {
 
 
 async def test_killed_at_every_named_point(tmp_path: Path) -> None:
-    """Eight daemons that share all points there are; scripted worker. Four rounds each:
-    one from the beginning, one that another machine joined, one that was asked for, and one that
-    its validator aborts in the middle of the training."""
+    """Eight daemons that share all points there are; scripted worker. Five rounds each:
+    one from the beginning, two that another machine joined (one of them is at its training), one
+    that was asked for, and one that its validator aborts in the middle of the training."""
     points = [point for point in POINTS if point not in (*OF_COMMANDS, *AT_THE_ABORT)]
     async with chaos(tmp_path) as world:
         for number in range(6):
             world.life(str(number), once_each(points[number::6]))
         for point in AT_THE_ABORT:
             world.life(point, once_each([point]))
-        await four_rounds(world)
+        await five_rounds(world)
         struck = [point for life in world.lives for point in life.struck]
         assert sorted(struck) == sorted([*points, *AT_THE_ABORT])
 
 
-async def four_rounds(world: Chaos) -> None:
-    plain, elsewhere, asked, aborted = rounds = (
-        world.post(),
-        world.post(),
-        world.post("mnist"),
-        world.post(),
-    )
+async def five_rounds(world: Chaos) -> None:
+    datasets = ("digits", "digits", "digits", "mnist", "digits")
+    plain, elsewhere, found, asked, aborted = rounds = [world.post(name) for name in datasets]
     world.scripts = {
         f"train r{plain}": {"crash_attempts": 1},
         f"train r{aborted}": {"seconds": 60},
     }
     world.take(world.post("mnist"))  # skipped, and decided again at each start
-    for number in (elsewhere, asked):
+    for number in (elsewhere, found, asked):
         world.take(number)
-    world.join_elsewhere(elsewhere)
+    for number in (elsewhere, found):
+        world.join_elsewhere(number)
+    # It can't be joined any more: the sweep alone finds it, the watch tells of open rounds.
+    world.net.start_training(found)
     await world.start()
     await world.all_in(asked, State.SKIPPED)
     world.ask("join", asked)
@@ -107,10 +106,11 @@ async def four_rounds(world: Chaos) -> None:
         world.take(number)
     for number in rounds:
         await world.all_joined(number)
-        world.net.start_training(number)
+        if number != found:
+            world.net.start_training(number)
     await world.all_at_work(aborted)
     world.abort(aborted)
-    paid = (plain, elsewhere, asked)
+    paid = (plain, elsewhere, found, asked)
     for number in paid:
         await world.all_submitted(number)
         world.complete(number)
