@@ -18,15 +18,27 @@ import logging
 import os
 import select
 import signal
+import ssl
 import sys
 import traceback
 from typing import Any
 
 from decloud_trainer import faultpoints, wiring
-from decloud_trainer.chain import client, clock, generation, guard, lifecycle, sending, watch
-from decloud_trainer.errors import DecloudError
-from decloud_trainer.ipfs import gateways, pinning, pins
+from decloud_trainer.chain import (
+    client,
+    clock,
+    generation,
+    guard,
+    lifecycle,
+    passphrases,
+    sending,
+    watch,
+)
+from decloud_trainer.chain.rpc import Rpc
+from decloud_trainer.errors import DecloudError, NetworkError
+from decloud_trainer.ipfs import gateways, kubo, pinning, pinning_api, pins
 from decloud_trainer.jobs import supervisor
+from decloud_trainer.localnet import options
 from decloud_trainer.rounds import (
     coldstore,
     daemon,
@@ -34,15 +46,18 @@ from decloud_trainer.rounds import (
     intake,
     journal,
     landing,
+    mending,
     steps,
     training_jobs,
 )
 from decloud_trainer.rounds.daemon import Daemon
 from decloud_trainer.settings import Settings
+from decloud_trainer.training.data import published
 
 # Needed by the daemon, which imports them late.
 IMPORTED = (client, clock, engine, gateways, generation, guard, intake, journal)
 IMPORTED += (lifecycle, pinning, pins, training_jobs, watch)
+IMPORTED += (kubo, mending, options, passphrases, pinning_api, published)
 PACE = sending.Pace(0.02, 0.1, 0.3, 20, 5, 2)
 
 
@@ -114,8 +129,18 @@ def main(order: dict[str, Any]) -> int:
     return 0
 
 
+async def warm_up() -> None:
+    """Have the libraries of an endpoint's client imported, which a first call does."""
+    async with Rpc("http://127.0.0.1:9", attempts=1) as nobody:
+        with contextlib.suppress(NetworkError):
+            await nobody.call("getHealth")
+
+
 def serve() -> None:
     assert IMPORTED
+    # Nobody here has TLS, and to read all certificates is a good part of a daemon's start.
+    ssl.SSLContext.load_verify_locations = lambda *_, **__: None  # type: ignore[method-assign]
+    asyncio.run(warm_up())
     gc.freeze()
     pending = b""
     alive: set[int] = set()
