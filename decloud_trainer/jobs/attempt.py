@@ -184,7 +184,7 @@ class Attempt:
         if child.spoke:
             child.spoke = False
             self._silent_s = 0.0
-        await self._weigh()
+        self._weigh()
         return (
             child.has_exited
             or child.final is not None
@@ -196,12 +196,12 @@ class Attempt:
             or self._cancelling_s > self._limits.cancel_grace_s
         )
 
-    async def _weigh(self) -> None:
+    def _weigh(self) -> None:
         """Look at its memory, when it is time to."""
         clock_s = asyncio.get_running_loop().time()
         if clock_s - self._weighed_at_s >= self._limits.memory_s and not self._child.has_exited:
             self._weighed_at_s = clock_s
-            self._is_too_large = await self._memory.is_too_much(self._child.pid)
+            self._is_too_large = self._memory.is_too_much(self._child.pid)
 
     async def end(self) -> None:
         """See the child out, with all its children; patiently only if it has finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from decloud_trainer.jobs.memory import MemoryWatch, held_bytes
+from decloud_trainer.jobs.memory import MemoryWatch, _held_by_ps, held_bytes
 from decloud_trainer.training.limits import machine_bytes
 
 MB = 1_000_000
@@ -46,6 +47,15 @@ def test_what_a_process_holds_is_counted(holding: list[subprocess.Popen[bytes]])
     assert held_bytes(holding[1].pid) == 0
 
 
+@pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps here")
+def test_ps_tells_it_where_there_is_no_proc(holding: list[subprocess.Popen[bytes]]) -> None:
+    """As on macOS."""
+    small, large = (_held_by_ps(process.pid) for process in holding)
+    assert 59 * MB < large - small < 62 * MB
+    holding[1].communicate()
+    assert _held_by_ps(holding[1].pid) == 0
+
+
 def test_mapped_files_are_not_held(tmp_path: Path) -> None:
     """Decoded data is mapped and shared: the system drops it when it needs room."""
     path = tmp_path / "data"
@@ -56,20 +66,20 @@ def test_mapped_files_are_not_held(tmp_path: Path) -> None:
         assert held_bytes(os.getpid()) - before < 30 * MB
 
 
-async def test_the_largest_goes_when_all_together_hold_too_much(
+def test_the_largest_goes_when_all_together_hold_too_much(
     holding: list[subprocess.Popen[bytes]],
 ) -> None:
     """Never the other one; and once the largest is gone, nobody has to."""
     small, large = (process.pid for process in holding)
     watch = MemoryWatch(59 * MB)
-    assert not await watch.is_too_much(small)
-    assert await watch.is_too_much(large)
-    assert not await watch.is_too_much(small)
+    assert not watch.is_too_much(small)
+    assert watch.is_too_much(large)
+    assert not watch.is_too_much(small)
     watch.forget(large)
-    assert not await watch.is_too_much(small)
+    assert not watch.is_too_much(small)
 
 
-async def test_a_tenth_of_the_machine_is_left_to_others(
+def test_a_tenth_of_the_machine_is_left_to_others(
     holding: list[subprocess.Popen[bytes]],
 ) -> None:
     """Unless a limit is given."""
@@ -77,4 +87,4 @@ async def test_a_tenth_of_the_machine_is_left_to_others(
     there = machine_bytes()
     assert there is not None
     assert watch.limit_bytes == int(there * 0.9)
-    assert not await watch.is_too_much(holding[1].pid)
+    assert not watch.is_too_much(holding[1].pid)
