@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from decloud_trainer import config as settings_file
 from decloud_trainer.cli.output import JSON_OPTION, print_json, print_pairs, print_table
+from decloud_trainer.training import limits
 
 QUICK_STEPS = 10
 
@@ -68,8 +68,7 @@ def bench(
     All train SimpleCNN from equal weights in turns. The plain loop transforms image by image in
     two workers and reads the loss back at every batch; the ceiling has its batches ready in memory.
     """
-    # As in a training child: threads that wait don't spin. It must be set before torch is here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limits.let_threads_sleep()
     from decloud_trainer.files import cache_dir
     from decloud_trainer.training.bench import Wanted, compare
 

@@ -14,6 +14,7 @@ import click
 from decloud_trainer.cli.chains import CHAIN
 from decloud_trainer.cli.output import JSON_OPTION, print_json, print_pairs, print_table
 from decloud_trainer.errors import DecloudError, SettingsError
+from decloud_trainer.training import limits
 
 if TYPE_CHECKING:
     from decloud_trainer.store.chain import Store
@@ -37,6 +38,7 @@ def pricer() -> None:
 
     CHAIN is a folder's path, s3://bucket/prefix, or a plain word for a chain in the data folder.
     """
+    limits.let_threads_sleep()
 
 
 TRAIN_EPILOG = """\b

@@ -138,9 +138,7 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
         prepared = datasets.prepare(spec.data, events.progress, cache_bytes=spec.cache_bytes)
         return prepared.to_json()
 
-    # Threads that wait for each other by spinning stall for whole time slices when another program
-    # wants the same cores: 20 times slower was seen. Read by the OpenMP library when it is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limits.let_threads_sleep()
     import torch
 
     from decloud_trainer.training import inspection, runs

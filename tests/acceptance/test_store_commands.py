@@ -29,7 +29,7 @@ def chain(tmp_path: Path) -> str:
     frozen = torch.arange(100_000.0)
     for n in range(5):
         state = Checkpoint(
-            {"step": 10 * n, "spec": "abc"},
+            {"step": 10 * n, "spec": {"learning_rate": n / 10, "batch_size": 32}},
             {
                 "model/backbone.weight": frozen,
                 "model/head.weight": torch.full((30_000,), float(n)),
@@ -64,7 +64,7 @@ def test_a_chain_is_listed_and_shown(chain: str) -> None:
 def test_differences_are_metrics_settings_and_movement(chain: str) -> None:
     """What stayed is counted, what moved has a norm."""
     told = json.loads(command("diff", chain, "0", "3", "--json"))
-    assert told["document"] == {"step": [0, 30]}
+    assert told["document"] == {"step": [0, 30], "spec.learning_rate": [0.0, 0.3]}
     assert told["metrics"] == {"loss": [1.0, 0.25]}
     assert told["parameters"] == {
         "backbone.weight": 0.0,

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +102,16 @@ class Size:
     turns: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training took; processor seconds, which other programs add little to, of its thread
+    and of the whole process, the last commit's included."""
+
+    report: PricerReport
+    thread: float
+    process: float
+
+
 # A hundred batches take a third of a second, some seconds, some ten seconds.
 SIZES = {
     "small": Size({"timesteps": 8, "network_size": 128}, 5 * INTERVAL, 9),
@@ -114,7 +125,7 @@ def _commits() -> None:
     from decloud_trainer.store.opening import open_store
 
     for name, size in SIZES.items():
-        pairs: list[tuple[PricerReport, PricerReport]] = []
+        pairs: list[tuple[Trained, Trained]] = []
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(str(Path(folder, "chain")))
             for turn in range(size.turns + 1):
@@ -124,25 +135,45 @@ def _commits() -> None:
                     committing, plain = _trained(size, store), _trained(size, None)
                 if turn:
                     pairs.append((plain, committing))
-        alone = statistics.median(plain.seconds for plain, _ in pairs) * INTERVAL / size.batches
-        extra = statistics.median(with_.seconds / plain.seconds for plain, with_ in pairs) - 1
-        waited = statistics.median(with_.waited_s for _, with_ in pairs)
-        print(
-            f"  {name}: {INTERVAL} batches take {alone:.2f} s; a commit after each {INTERVAL} adds "
-            f"{extra:+.1%} until the last batch, then {1e3 * waited:.0f} ms for the last commit"
-        )
+        _tell(name, size, pairs)
 
 
-def _trained(size: Size, store: Store | None) -> PricerReport:
+def _tell(name: str, size: Size, pairs: list[tuple[Trained, Trained]]) -> None:
+    hundreds = size.batches / INTERVAL
+    alone = statistics.median(plain.report.seconds for plain, _ in pairs) / hundreds
+    busy = statistics.median(plain.process for plain, _ in pairs) / hundreds
+    extra = statistics.median(with_.report.seconds / plain.report.seconds for plain, with_ in pairs)
+    thread, process = (
+        statistics.median(getattr(with_, what) - getattr(plain, what) for plain, with_ in pairs)
+        / hundreds
+        for what in ("thread", "process")
+    )
+    waited = statistics.median(with_.report.waited_s for _, with_ in pairs)
+    print(
+        f"  {name}: {INTERVAL} batches take {alone:.2f} s, {busy:.2f} s of processors; a commit "
+        f"after each {INTERVAL} adds {extra - 1:+.1%} until the last batch "
+        f"(processors: {1e3 * thread:+.1f} ms in the training's thread, {1e3 * process:+.1f} ms in "
+        f"all), then {1e3 * waited:.0f} ms of waiting for the last one"
+    )
+
+
+def _trained(size: Size, store: Store | None) -> Trained:
     from decloud_trainer.training.pricing.config import TrainingConfig
     from decloud_trainer.training.pricing.pricer import GbmCVNNPricer
     from decloud_trainer.training.pricing.saving import config_from_json
 
-    pricer = GbmCVNNPricer(config_from_json({"simulation": size.simulation}), device="cpu")
+    pricer = GbmCVNNPricer(
+        config_from_json({"simulation": size.simulation}), device="cpu", threads=1
+    )
     wanted = TrainingConfig(size.batches, CONTRACTS, 0.001)
+    thread, process = time.thread_time(), time.process_time()
     if store is None:
-        return pricer.train(wanted)
-    return pricer.train(wanted, blockchain_store=store, auto_commit=True, commit_interval=INTERVAL)
+        report = pricer.train(wanted)
+    else:
+        report = pricer.train(
+            wanted, blockchain_store=store, auto_commit=True, commit_interval=INTERVAL
+        )
+    return Trained(report, time.thread_time() - thread, time.process_time() - process)
 
 
 def _sharing() -> None:
