@@ -68,14 +68,20 @@ def problems(journal: Journal, most: int) -> list[Event]:
 
 def ended(journal: Journal, scope: RowKey, most: int = MOST_ENDED) -> tuple[Ended, ...]:
     """The rounds of the scope that we had joined and that are over, the latest first."""
-    rows = journal.rows(
-        f"SELECT r.* FROM rounds r WHERE {_MINE}"  # noqa: S608
+    numbers = journal.rows(
+        f"SELECT r.row FROM rounds r WHERE {_MINE}"  # noqa: S608
         " AND r.state IN ('claimable', 'claimed', 'lost', 'failed')"
         " ORDER BY r.updated_at DESC, r.row DESC LIMIT ?",
         *key_values(scope)[:3],
         most,
     )
-    found = (ended_of(entry_of(row)) for row in rows)
+    # One whole row at a time: the daemon asks after each round, and its memory would keep the size
+    # of what it needs for a moment.
+    found = (
+        ended_of(entry_of(row))
+        for number in numbers
+        for row in journal.rows("SELECT * FROM rounds WHERE row = ?", number["row"])
+    )
     return tuple(one for one in found if one is not None)
 
 
