@@ -234,7 +234,10 @@ class _Settling:
         if failure is None or failure.error == "AlreadyProcessed":
             self._accepted = self._may_be_out = True
             return None
-        self._refusal = reason(failure)
+        why = reason(failure)
+        # That the blockhash is too old by now says less than what was said before.
+        if self._refusal is None or failure.error != "BlockhashNotFound":
+            self._refusal = why
         if self._may_be_out:
             return None
         if failure.error == "BlockhashNotFound" and self._unknown_blockhash < 2:
@@ -242,7 +245,7 @@ class _Settling:
             return None
         if failure.error == "BlockhashNotFound":
             return self._expired()
-        return self._rejected(self._refusal)
+        return self._rejected(why)
 
     def _expired(self) -> Outcome:
         refusal = self._refusal

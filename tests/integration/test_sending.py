@@ -259,13 +259,13 @@ async def test_a_dead_endpoint_ends_in_a_network_error_and_settles_later() -> No
         pace = Pace(first_poll=0.02, rebroadcast=0.1, patience=0.3, amounts=1)
         found = Generation(node, net.wallet.pubkey)
         sender = SolanaSender(node, net.wallet, found, pace=pace)
+        intent = await net.sender().prepare(Action(ActionKind.JOIN, number))
+        net.faults.switch("rpc_timeout")
         async with node:
-            intent = await sender.prepare(Action(ActionKind.JOIN, number))
-            net.faults.switch("rpc_timeout")
             with pytest.raises(NetworkError):
                 await sender.settle(intent, fresh=True)
-            net.faults.switch("rpc_timeout", on=False)
-            outcome = await sender.settle(intent, fresh=False)
+        net.faults.switch("rpc_timeout", on=False)
+        outcome = await net.sender().settle(intent, fresh=False)
         assert outcome.state is OutcomeState.LANDED
 
 
