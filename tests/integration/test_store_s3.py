@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3server import bucket_url, s3_server
+from s3server import bucket_url
 
 from decloud_trainer.errors import ConflictError, CorruptionError, SettingsError, StoreUnavailable
 from decloud_trainer.store.chain import HEAD, Store, blob_key, marked
@@ -20,13 +19,6 @@ from decloud_trainer.store.verify import problems
 
 pytest.importorskip("obstore")
 BIG = 200_000  # bytes, so that each piece is an object of its own
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server with an empty bucket ``models``."""
-    with s3_server() as url:
-        yield url
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from pricers import SHORT, config, network, pricer
-from s3server import bucket_url, s3_server
+from s3server import bucket_url
 
 from decloud_trainer.errors import CorruptionError, SettingsError, StoreUnavailable
 from decloud_trainer.store.aio import AsyncStore
@@ -29,12 +28,6 @@ from decloud_trainer.training.pricing.saving import (
     load_snapshot_from_checkpoint,
 )
 from decloud_trainer.training.results import Progress
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
 
 
 @pytest.fixture(params=["folder", "bucket"])
