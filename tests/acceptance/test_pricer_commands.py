@@ -138,7 +138,7 @@ def test_the_readmes_examples_run(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert "version 1: [PROD] step=100" in done.stdout
