@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,14 +46,18 @@ Examples:
   decloud-trainer pricer train options --batches 2000
   decloud-trainer pricer train options --config my.json --commit-interval 500
   decloud-trainer pricer train options --batches 1000 --learning-rate 0.0003
+  decloud-trainer pricer train wide --set simulation.network_size=1024 \\
+    --set network.norm=covariance
 
 \b
 A chain that has versions is gone on with, from the newest. The configuration
 is JSON with the parts simulation, network, domain_bounds,
-simulate_log_return and normalize_forwards, each optional.
+simulate_log_return and normalize_forwards, each optional. --set changes one
+value of it, or of the defaults.
 
 \b
-Exit codes: 0 trained and committed, 1 a commit failed, 2 wrong settings.
+Exit codes: 0 trained, and committed as asked, 1 a commit failed,
+2 wrong settings.
 """
 
 
@@ -64,6 +68,13 @@ Exit codes: 0 trained and committed, 1 a commit failed, 2 wrong settings.
     "config_file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="JSON file for a new pricer.",
+)
+@click.option(
+    "--set",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="One value for a new pricer, e.g. simulation.timesteps=50.",
 )
 @click.option(
     "--batches", type=click.IntRange(1), default=1000, show_default=True, help="To train on now."
@@ -77,25 +88,31 @@ Exit codes: 0 trained and committed, 1 a commit failed, 2 wrong settings.
 )
 @click.option("--learning-rate", type=float, default=0.003, show_default=True, help="Of Adam.")
 @click.option(
-    "--commit-interval", type=click.IntRange(1), help="Also commit every so many batches."
+    "--auto-commit/--no-auto-commit", default=True, show_default=True, help="Commit at the end."
 )
-@click.option("--message", help="Commit message, e.g. 'step={step}, loss={loss:.4f}'.")
+@click.option("--commit-interval", type=click.IntRange(1), help="Commit every so many batches.")
+@click.option("--commit-message", help="Of the commits, e.g. 'step={step}, loss={loss:.4f}'.")
 @DEVICE
 @THREADS
 @JSON_OPTION
 def train(
     chain: str,
     config_file: Path | None,
+    changes: tuple[str, ...],
     batches: int,
     batch_size: int,
     learning_rate: float,
+    auto_commit: bool,
     commit_interval: int | None,
-    message: str | None,
+    commit_message: str | None,
     device: str,
     threads: int,
     as_json: bool,
 ) -> None:
-    """Train a pricer, or train one on, and commit it."""
+    """Train a pricer, or train one on, and commit it.
+
+    With --no-auto-commit nothing is kept: a trial of speed and settings.
+    """
     from decloud_trainer.store.opening import open_store
     from decloud_trainer.training.commit_plan import DEFAULT_MESSAGE
     from decloud_trainer.training.pricing.config import TrainingConfig
@@ -103,39 +120,48 @@ def train(
 
     store = open_store(chain)
     wanted = TrainingConfig(batches, batch_size, learning_rate)
-    start = _start(store, config_file)
+    start = _start(store, config_file, changes)
     trained = GbmCVNNPricer(start, device=device, threads=threads)
     report = trained.train(
         wanted,
         blockchain_store=store,
-        auto_commit=True,
+        auto_commit=auto_commit,
         commit_interval=commit_interval,
-        commit_message_template=message or DEFAULT_MESSAGE,
+        commit_message_template=commit_message or DEFAULT_MESSAGE,
         progress=_teller(as_json),
     )
     _tell_end(store, trained, report, as_json)
 
 
-def _start(store: Store, config_file: Path | None) -> GbmCVNNPricerConfig:
+def _start(store: Store, config_file: Path | None, changes: tuple[str, ...]) -> GbmCVNNPricerConfig:
     from decloud_trainer.training.pricing.saving import snapshot_of
     from decloud_trainer.training.snapshots import load_checkpoint
 
     head = store.get_head()
     if head is None:
-        return _new(config_file)
-    if config_file is not None:
+        return _new(config_file, changes)
+    if config_file is not None or changes:
         raise SettingsError(
             f"{store.where} has a pricer already, with its own configuration",
-            hint="leave --config out to train it on, or name another chain",
+            hint="leave --config and --set out to train it on, or name another chain",
         )
     return snapshot_of(load_checkpoint(store, head))
 
 
-def _new(config_file: Path | None) -> GbmCVNNPricerConfig:
+def _new(config_file: Path | None, changes: tuple[str, ...]) -> GbmCVNNPricerConfig:
     from decloud_trainer.training.pricing.saving import config_from_json
 
-    if config_file is None:
-        return config_from_json({})
+    data = _read(config_file) if config_file else {}
+    for change in changes:
+        data = _changed(data, change)
+    try:
+        return config_from_json(data)
+    except SettingsError as error:
+        where = str(config_file) if config_file else "--set"
+        raise SettingsError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def _read(config_file: Path) -> Any:
     try:
         with config_file.open("rb") as opened:
             data = opened.read(MAX_CONFIG_BYTES + 1)
@@ -144,11 +170,33 @@ def _new(config_file: Path | None) -> GbmCVNNPricerConfig:
     try:
         if len(data) > MAX_CONFIG_BYTES:
             raise ValueError("it is too large")
-        return config_from_json(json.loads(data))
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{config_file} is no JSON: {error}") from error
-    except SettingsError as error:
-        raise SettingsError(f"{config_file}: {error.message}", hint=error.hint) from error
+
+
+def _changed(data: Any, change: str) -> dict[str, Any]:
+    """The configuration with one value set: ``simulation.timesteps=50``.
+
+    A value that is no JSON is a word.
+    """
+    key, equals, text = change.partition("=")
+    part, _, name = key.strip().partition(".")
+    if not equals or not part:
+        raise SettingsError(f"--set {change} is not KEY=VALUE, e.g. simulation.timesteps=50")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text.strip()
+    if not name:
+        return {**_object(data), part: value}
+    return {**_object(data), part: {**_object(_object(data).get(part, {})), name: value}}
+
+
+def _object(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise SettingsError("--set needs a configuration of JSON objects within one object")
+    return data
 
 
 def _teller(quiet: bool) -> Callable[[Progress], None]:
@@ -169,7 +217,6 @@ def _teller(quiet: bool) -> Callable[[Progress], None]:
 
 def _tell_end(store: Store, trained: GbmCVNNPricer, report: PricerReport, as_json: bool) -> None:
     commits, head = report.commits, store.get_head()
-    assert commits is not None, "it was asked to commit"
     facts = {
         "chain": store.where,
         "version": head.name if head else None,
@@ -177,20 +224,23 @@ def _tell_end(store: Store, trained: GbmCVNNPricer, report: PricerReport, as_jso
         "loss": report.losses[-1] if report.losses else None,
         "seconds": round(report.seconds, 3),
         "waited_s": round(report.waited_s, 3),
-        "committed": commits.committed,
-        "failed": commits.failed,
-        "left_out": commits.left_out,
+        "committed": commits.committed if commits else 0,
+        "failed": commits.failed if commits else 0,
+        "left_out": commits.left_out if commits else 0,
     }
     if as_json:
         print_json(facts)
     else:
         if sys.stderr.isatty():
             click.echo("", err=True)
-        click.echo(
-            f"step {facts['step']:,}, loss {facts['loss']:,.6g}: {commits.committed} versions "
-            f"committed to {store.where}, the newest is {facts['version']}"
-        )
-    if commits.failed:
+        kept = "nothing was committed, as asked"
+        if commits:
+            kept = (
+                f"{commits.committed} versions committed to {store.where}, the newest is "
+                f"{facts['version']}"
+            )
+        click.echo(f"step {facts['step']:,}, loss {facts['loss']:,.6g}: {kept}")
+    if commits and commits.failed:
         raise DecloudError(
             f"{commits.failed} commits failed, the last one because of: {commits.error}",
             hint="the training itself is done up to the newest version; run it again to go on",

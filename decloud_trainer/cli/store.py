@@ -126,22 +126,30 @@ def _facts(opened: Store, version: Version, tags: dict[str, int]) -> dict[str, s
 @CHAIN
 @VERSION
 @click.argument("name")
-def tag(chain: str, version: str, name: str) -> None:
+@JSON_OPTION
+def tag(chain: str, version: str, name: str, as_json: bool) -> None:
     """Name a version; a garbage collection then leaves it alone."""
     opened = opened_chain(chain)
     found = opened.get_version(version)
     opened.tag(name, found)
-    click.echo(f"{found.name} of {opened.where} is {name} now")
+    if as_json:
+        print_json(version_json(opened, found, opened.tags()))
+    else:
+        click.echo(f"{found.name} of {opened.where} is {name} now")
 
 
 @store.command(epilog="\b\nExample:\n  decloud-trainer store untag prod release-1.2" + CODES)
 @CHAIN
 @click.argument("name")
-def untag(chain: str, name: str) -> None:
+@JSON_OPTION
+def untag(chain: str, name: str, as_json: bool) -> None:
     """Take a version's name away; the version stays."""
     opened = opened_chain(chain)
     opened.untag(name)
-    click.echo(f"{opened.where} has no tag {name} any more")
+    if as_json:
+        print_json({"chain": opened.where, "removed": name, "tags": opened.tags()})
+    else:
+        click.echo(f"{opened.where} has no tag {name} any more")
 
 
 @store.command(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decloud_trainer.cli.chains import CHAIN, CODES, VERSION, opened_chain, version_json
 from decloud_trainer.cli.output import JSON_OPTION, print_json, print_table
 from decloud_trainer.errors import DecloudError
+
+if TYPE_CHECKING:
+    from decloud_trainer.store.chain import Store
+    from decloud_trainer.store.version import Version
 
 
 @click.command(
@@ -29,7 +33,8 @@ from decloud_trainer.errors import DecloudError
     show_default=True,
     help="What to write.",
 )
-def export(chain: str, version: str, file: Path, form: str) -> None:
+@JSON_OPTION
+def export(chain: str, version: str, file: Path, form: str, as_json: bool) -> None:
     """Write a version's model weights to a file."""
     from decloud_trainer.training.snapshots import load_checkpoint, weights_file, weights_of
 
@@ -39,7 +44,10 @@ def export(chain: str, version: str, file: Path, form: str) -> None:
     if not weights:
         raise DecloudError(f"{found.name} of {opened.where} holds no model")
     _write(file, weights_file(weights, form))
-    click.echo(f"{len(weights)} tensors of {found.name} are in {file}")
+    if as_json:
+        print_json(_written(opened, found, file) | {"tensors": len(weights), "format": form})
+    else:
+        click.echo(f"{len(weights)} tensors of {found.name} are in {file}")
 
 
 @click.command(
@@ -48,12 +56,25 @@ def export(chain: str, version: str, file: Path, form: str) -> None:
 @CHAIN
 @VERSION
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def checkout(chain: str, version: str, file: Path) -> None:
+@JSON_OPTION
+def checkout(chain: str, version: str, file: Path, as_json: bool) -> None:
     """Write a version's whole content to a file, verified: model, optimiser and position."""
     opened = opened_chain(chain)
     found = opened.get_version(version)
     _write(file, opened.read(found))
-    click.echo(f"{found.name}, {found.size:,} bytes, is in {file}")
+    if as_json:
+        print_json(_written(opened, found, file))
+    else:
+        click.echo(f"{found.name}, {found.size:,} bytes, is in {file}")
+
+
+def _written(opened: Store, version: Version, file: Path) -> dict[str, Any]:
+    return {
+        "chain": opened.where,
+        "version": version.name,
+        "file": str(file),
+        "bytes": file.stat().st_size,
+    }
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -166,11 +187,15 @@ def _text(value: Any) -> str:
     required=True,
     help="Folder for TensorBoard.",
 )
-def tensorboard(chain: str, logdir: Path) -> None:
+@JSON_OPTION
+def tensorboard(chain: str, logdir: Path, as_json: bool) -> None:
     """Write the metrics of all versions for TensorBoard (extra: track)."""
     from decloud_trainer.training.track import write_metrics
 
     opened = opened_chain(chain)
     rows = [(version.counter, version.metrics) for version in opened.log()]
     write_metrics(logdir, list(reversed(rows)))
-    click.echo(f"the metrics of {len(rows)} versions are in {logdir}")
+    if as_json:
+        print_json({"chain": opened.where, "versions": len(rows), "logdir": str(logdir)})
+    else:
+        click.echo(f"the metrics of {len(rows)} versions are in {logdir}")

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from terminal import here
 
 from decloud_trainer.store.opening import open_store
+from decloud_trainer.training.snapshots import load_checkpoint
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text("utf-8")
 SMALL = {
@@ -54,13 +56,74 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_chain_is_trained_on(chain: str) -> None:
     """The next call goes on where the newest version ended, with its own configuration."""
-    words = ("--batches", "10", "--message", "more: {step}", "--json")
+    words = ("--batches", "10", "--commit-message", "more: {step}", "--json")
     told = json.loads(command("train", chain, *words))
     assert told["step"] == 310
     head = open_store(chain).get_head()
     assert head is not None
     assert head.commit_message == "more: 310"
     assert "has a pricer already" in command("train", chain, "--config", "x.json", code=2)
+
+
+def test_a_new_pricer_is_made_of_file_and_options(tmp_path: Path) -> None:
+    """An option changes one value of the file; words and lists are values, too."""
+    (tmp_path / "small.json").write_text(json.dumps(SMALL))
+    chain = str(tmp_path / "chain")
+    changes = (
+        *("--set", "simulation.network_size=8", "--set", "network.activation=zrelu"),
+        *("--set", "domain_bounds.spot=[90, 110]", "--set", "normalize_forwards=false"),
+    )
+    words = ("--batches", "2", "--threads", "1", "--json")
+    command("train", chain, "--config", str(tmp_path / "small.json"), *changes, *words)
+    made = settings_in(chain)
+    assert made["pricer"]["sim_params"]["network_size"] == 8
+    assert made["pricer"]["sim_params"]["timesteps"] == 1  # the file's
+    assert made["pricer"]["normalize_forwards"] is False
+    assert made["domain_bounds"]["spot"] == [90, 110]
+    assert made["domain_bounds"]["maturity"] == [0.5, 1.0]
+    assert made["network"]["activation"] == "zrelu"
+    assert "has a pricer already" in command("train", chain, *changes, code=2)
+
+
+def settings_in(chain: str) -> dict[str, Any]:
+    """The settings in a chain's newest version."""
+    store = open_store(chain)
+    head = store.get_head()
+    assert head is not None
+    return dict(load_checkpoint(store, head).document)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("simulation.timesteps", "is not KEY=VALUE"),
+        ("=5", "is not KEY=VALUE"),
+        ("simulation.timesteps=0", "timesteps"),
+        ("simulation.threads_per_block=256", "threads_per_block can't be set"),
+        ("network.wide=5", "wide"),
+        ("price=1", "its parts are"),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path: Path, wrong: str, said: str) -> None:
+    """Nothing is committed."""
+    chain = str(tmp_path / "chain")
+    told = " ".join(command("train", chain, "--set", wrong, code=2).split())
+    assert said in told
+    assert "--set" in told
+    assert open_store(chain).get_head() is None
+
+
+def test_a_trial_keeps_nothing(tmp_path: Path) -> None:
+    """Without commits the chain stays empty; an interval alone is refused before any training."""
+    (tmp_path / "small.json").write_text(json.dumps(SMALL))
+    chain = str(tmp_path / "chain")
+    words = ("train", chain, "--config", str(tmp_path / "small.json"), "--no-auto-commit")
+    told = json.loads(command(*words, "--batches", "2", "--threads", "1", "--json"))
+    assert (told["step"], told["committed"], told["version"]) == (2, 0, None)
+    assert "nothing was committed" in command(*words, "--batches", "2", "--threads", "1")
+    assert open_store(chain).get_head() is None
+    refused = command(*words, "--commit-interval", "5", code=2)
+    assert "commit_interval requires auto_commit" in refused
 
 
 def test_prices_come_with_the_formulas(chain: str) -> None:

@@ -47,16 +47,18 @@ def test_a_chain_is_listed_and_shown(chain: str) -> None:
     assert listed.index("1.0.4 v0000000004") < listed.index("1.0.0 v0000000000")
     assert "loss 0.2" in listed
     assert "3 older ones" in command("list", chain, "--limit", "2")
-    command("tag", chain, "2", "release-1")
+    tagged = json.loads(command("tag", chain, "2", "release-1", "--json"))
     shown = json.loads(command("show", chain, "release-1", "--json"))
     assert shown["version"] == "v0000000002"
     assert shown["tags"] == ["release-1"]
     assert shown["metrics"] == {"loss": pytest.approx(1 / 3)}
-    assert json.loads(command("show", chain, "v0000000002", "--json")) == shown
+    assert json.loads(command("show", chain, "v0000000002", "--json")) == shown == tagged
     log = command("log", chain)
     assert shown["hash"] in log
     assert log.count("Parent:") == 5
-    command("untag", chain, "release-1")
+    untagged = json.loads(command("untag", chain, "release-1", "--json"))
+    assert untagged == {"chain": chain, "removed": "release-1", "tags": {}}
+    assert "has no tag release-1" in command("untag", chain, "release-1", "--json", code=2)
     assert "names no version" in command("show", chain, "release-1", code=2)
     assert "has no version 9" in command("show", chain, "9", code=1)
 
@@ -87,11 +89,15 @@ def test_a_version_leaves_and_comes_back(chain: str, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     command("export", chain, "3", str(weights))
     assert float(safetensors.torch.load_file(weights)["head.weight"][0]) == 3
-    command("export", chain, "3", str(tmp_path / "model.pt"), "--format", "torch")
+    file = tmp_path / "model.pt"
+    written = json.loads(command("export", chain, "3", str(file), "--format", "torch", "--json"))
+    assert (written["version"], written["tensors"]) == ("v0000000003", 2)
+    assert (written["file"], written["bytes"]) == (str(file), file.stat().st_size)
     loaded = torch.load(tmp_path / "model.pt", weights_only=True)
     assert set(loaded) == {"backbone.weight", "head.weight"}
     state = tmp_path / "state.safetensors"
-    command("checkout", chain, "3", str(state))
+    written = json.loads(command("checkout", chain, "3", str(state), "--json"))
+    assert (written["file"], written["bytes"]) == (str(state), state.stat().st_size)
     other = str(tmp_path / "other")
     made = json.loads(command("import", other, str(state), "-m", "from there", "--json"))
     there = json.loads(command("show", chain, "3", "--json"))
@@ -140,7 +146,8 @@ def test_curves_go_to_tensorboard(chain: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    command("tensorboard", chain, "--logdir", str(tmp_path / "runs"))
+    told = json.loads(command("tensorboard", chain, "--logdir", str(tmp_path / "runs"), "--json"))
+    assert told["versions"] == 5
     events = EventAccumulator(str(tmp_path / "runs"))
     events.Reload()
     assert [(e.step, round(e.value, 4)) for e in events.Scalars("loss")] == [
