@@ -32,10 +32,11 @@ def test_a_round_by_hand(own_home: Path) -> None:
     is next, refuses what is not due, and an interrupted one is taken up again."""
     with local_network("--competitors", "none"):
         wallet = set_up()
-        listed = here.json("list")
-        assert [(r["round"], r["status"], r["mine"]) for r in listed] == [
-            (0, "WaitingTrainers", False)
-        ]
+        until = time.monotonic() + 60  # the creator and the validator are starting
+        while [r["status"] for r in here.json("list")] != ["WaitingTrainers"]:
+            assert time.monotonic() < until, here.json("list")
+            time.sleep(0.1)
+        assert [(r["round"], r["mine"]) for r in here.json("list")] == [(0, False)]
         said(here("list"), 0, "WaitingTrainers", "Custom", "0.1 SOL")
         said(here("list", "--status", "training"), 0, "no such rounds")
         said(here("train", "0"), 1, "not joined", "decloud-trainer join 0")

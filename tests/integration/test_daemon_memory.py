@@ -20,11 +20,15 @@ from decloud_trainer.rounds.watchdog import Ended
 QUICK = WatchPace(poll_interval_s=0.05, safety_interval_s=0.05)
 
 
+KINDS = (Round, RowKey, Submission, Action, Progress, Ended, Entry, Told, Intent, Job)
+
+
 def about(numbers: set[int]) -> dict[str, int]:
     """How many values in this process are about these rounds, by their types."""
     found: dict[str, int] = {}
     for one in gc.get_objects():
-        if _round_of(one) in numbers:
+        # By the type: isinstance asks the object, and some of torch's warn when they are asked.
+        if type(one) in KINDS and _round_of(one) in numbers:
             found[type(one).__name__] = found.get(type(one).__name__, 0) + 1
     return found
 
