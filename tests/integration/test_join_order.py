@@ -48,7 +48,7 @@ async def test_a_round_is_joined_by_its_event_and_in_few_calls(
                 while not running.progress:
                     await running.until(other, State.JOINED)
             number = world.post()
-            await running.until(number, State.FETCHED)
+            await running.until_reason(number, "waiting for a validator")
             asked.clear()
             world.take(number)
             await running.until(number, State.JOINED)
