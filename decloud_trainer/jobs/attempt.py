@@ -175,7 +175,10 @@ class Attempt:
         """
         child = self._child
         try:
-            await asyncio.wait_for(child.attention.wait(), self._limits.tick_s)
+            # Not by `wait_for`: before Python 3.12 it loses a cancellation that comes together
+            # with the event, and then Ctrl-C is lost.
+            async with asyncio.timeout(self._limits.tick_s):
+                await child.attention.wait()
         except TimeoutError:
             self._silent_s += self._limits.tick_s
             if self._wish is Wish.CANCEL:

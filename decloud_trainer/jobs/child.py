@@ -274,7 +274,8 @@ async def end_leftover(child: ChildId, *, patience_s: float = 5) -> bool:
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _volunteer_for_oom(pid: int) -> None:

@@ -86,7 +86,8 @@ class Passing:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if self.error else EVERY_S
             if not is_last:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), pause_s)
+                    async with asyncio.timeout(pause_s):
+                        await ended.wait()
 
     @property
     def trouble(self) -> str:

@@ -306,8 +306,7 @@ async def _trained(
         return end or Wait("looking again at the round", LOOK_AGAIN_S, entry.facts)
     finally:
         ended.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ended
+        await asyncio.wait({ended})  # a cancellation of our own gets through
     preview = result.get("preview") or {}
     folder = Path(result["folder"])
     facts = dataclasses.replace(
