@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,13 @@ from decloud_trainer.settings import TABLE
 # Wallets' and services' keys, and what would lead out of a test's own home.
 SECRETS = {name for row in TABLE.values() for name in row.setting.env}
 PLACES = ("DECLOUD_", "XDG_", "AWS_")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C means something to the commands that are tested, however the tests were started."""
+    # A shell without job control has its background programs ignore it, and their children, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def give_home(patch: pytest.MonkeyPatch, home: Path) -> None:
