@@ -422,6 +422,27 @@ class OldAnswers:
         return getattr(self._real, name)
 
 
+async def earn(world: World, running: Running) -> int:
+    """A round that is won; its number."""
+    number = world.open()
+    await running.until(number, State.JOINED)
+    world.net.start_training(number)
+    await running.until(number, State.SUBMITTED)
+    world.complete(number)
+    await running.until(number, State.CLAIMED)
+    return number
+
+
+async def lose(world: World, running: Running) -> int:
+    """A round that the validator gives up after we have joined it; its number."""
+    number = world.open()
+    await running.until(number, State.JOINED)
+    world.net.start_training(number)
+    world.abort(number)
+    await running.until(number, State.LOST)
+    return number
+
+
 async def forever() -> Any:
     await asyncio.Event().wait()
 

@@ -68,7 +68,7 @@ def bench(
     All train SimpleCNN from equal weights in turns. The plain loop transforms image by image in
     two workers and reads the loss back at every batch; the ceiling has its batches ready in memory.
     """
-    limits.let_threads_sleep()
+    limits.ready_for_torch()
     from decloud_trainer.files import cache_dir
     from decloud_trainer.training.bench import Wanted, compare
 

@@ -38,7 +38,7 @@ def pricer() -> None:
 
     CHAIN is a folder's path, s3://bucket/prefix, or a plain word for a chain in the data folder.
     """
-    limits.let_threads_sleep()
+    limits.ready_for_torch()
 
 
 TRAIN_EPILOG = """\b

@@ -11,7 +11,7 @@ from typing import Literal, ParamSpec, Self, TypeVar
 
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.store.backend import Buffer
-from decloud_trainer.store.chain import Store
+from decloud_trainer.store.chain import Hashed, Store
 from decloud_trainer.store.opening import open_store
 from decloud_trainer.store.version import Version
 
@@ -60,7 +60,7 @@ class AsyncStore:
 
     async def commit(
         self,
-        pieces: Iterable[Buffer],
+        pieces: Iterable[Buffer | Hashed],
         commit_message: str,
         *,
         metrics: Mapping[str, float] | None = None,

@@ -17,6 +17,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
@@ -45,6 +46,18 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A part of a content with its SHA-256, 64 hex digits."""
+
+    data: Buffer
+    sha256: str
+
+    @classmethod
+    def of(cls, data: Buffer) -> Hashed:
+        return cls(data, hashlib.sha256(data).hexdigest())
 
 
 class Store:
@@ -126,7 +139,7 @@ class Store:
 
     def commit(
         self,
-        pieces: Iterable[Buffer],
+        pieces: Iterable[Buffer | Hashed],
         commit_message: str,
         *,
         metrics: Mapping[str, float] | None = None,
@@ -137,6 +150,7 @@ class Store:
         Pieces that the version before has too are not stored again.
 
         Args:
+            pieces: large ones that come with their hash are not hashed once more.
             onto: what HEAD must be; None: the chain must be empty; ``head``: whatever it is.
 
         Raises:
@@ -277,7 +291,7 @@ class Store:
         return dict(sorted(tags.items()))
 
     def _store(
-        self, pieces: Iterable[Buffer], head: Version | None, wanted: dict[str, Buffer]
+        self, pieces: Iterable[Buffer | Hashed], head: Version | None, wanted: dict[str, Buffer]
     ) -> tuple[tuple[Piece, ...], str]:
         """Write what HEAD's version doesn't have, and what else is wanted.
 
@@ -286,15 +300,14 @@ class Store:
         """
         known = set() if head is None else {piece.sha256 for piece in head.pieces}
         whole, stored, held = hashlib.sha256(), [], 0
-        for data in joined(pieces):
-            whole.update(data)
-            digest = hashlib.sha256(data).hexdigest()
-            stored.append(Piece(digest, len(data)))
-            if digest in known:
+        for piece in joined(pieces):
+            whole.update(piece.data)
+            stored.append(Piece(piece.sha256, len(piece.data)))
+            if piece.sha256 in known:
                 continue
-            known.add(digest)
-            wanted[blob_key(digest)] = data
-            held += len(data)
+            known.add(piece.sha256)
+            wanted[blob_key(piece.sha256)] = piece.data
+            held += len(piece.data)
             if held > TOGETHER_BYTES:
                 self.backend.write_all(wanted)
                 held = 0
@@ -322,21 +335,21 @@ class Store:
         )
 
 
-def joined(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
+def joined(pieces: Iterable[Buffer | Hashed]) -> Iterator[Hashed]:
     """The same bytes in the same order, neighbours joined while they are small."""
     small, size = list[Buffer](), 0
     for piece in pieces:
-        data = memoryview(piece).cast("B")
+        data = memoryview(piece.data if isinstance(piece, Hashed) else piece).cast("B")
         if small and (len(data) >= SMALL_PIECE or size + len(data) > MAX_JOINED):
-            yield b"".join(small)
+            yield Hashed.of(b"".join(small))
             small, size = [], 0
         if len(data) >= SMALL_PIECE:
-            yield data
+            yield Hashed(data, piece.sha256) if isinstance(piece, Hashed) else Hashed.of(data)
         elif len(data):
             small.append(data)
             size += len(data)
     if small:
-        yield b"".join(small)
+        yield Hashed.of(b"".join(small))
 
 
 def marked(head: bytes, began: float) -> bytes:

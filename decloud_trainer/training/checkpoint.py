@@ -2,15 +2,15 @@
 
 A checkpoint is one safetensors file. Its metadata has the single key ``checkpoint``, a JSON text
 with sorted keys and no spaces: the document, a format number, which tensors are complex (stored as
-pairs of real numbers) and a SHA-256 of all tensors. Equal checkpoints are equal bytes. Nothing in
-it is ever executed: it is no pickle.
+pairs of real numbers) and a SHA-256 of all tensors' hashes. Equal checkpoints are equal bytes.
+Nothing in it is ever executed: it is no pickle.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from decloud_trainer.errors import CorruptionError, SettingsError
+from decloud_trainer.store.chain import Hashed
 from decloud_trainer.training.commit_plan import CommitReport
 
-FORMAT = 1
+FORMAT = 2
 KEY = "checkpoint"
 MAX_HEADER_BYTES = 100 * 1024**2  # safetensors' own limit
 MAX_CHECKPOINT_BYTES = 64 * 1024**3
@@ -87,14 +88,17 @@ class Checkpoints(Protocol):
 
 def encode(checkpoint: Checkpoint) -> bytes:
     """The one byte string of this checkpoint. Raises as `pieces`."""
-    return b"".join(pieces(checkpoint))
+    return b"".join(piece.data for piece in pieces(checkpoint))
 
 
-def pieces(checkpoint: Checkpoint) -> list[bytes | memoryview]:
+def pieces(checkpoint: Checkpoint, look: Callable[[], None] = lambda: None) -> list[Hashed]:
     """The same bytes as the file's header and each of its tensors, which aren't copied.
 
     It is done by hand, since it is done beside a training: what Python does there for each tensor,
     and what is copied, the training waits for.
+
+    Args:
+        look: called before each tensor that is hashed; what it raises is passed on.
 
     Raises:
         SettingsError: a tensor has numbers of a type that the format doesn't know.
@@ -103,12 +107,16 @@ def pieces(checkpoint: Checkpoint) -> list[bytes | memoryview]:
     pairs = sorted(name for name, value in stored.items() if value.is_complex())
     for name in pairs:
         stored[name] = torch.view_as_real(stored[name]).contiguous()
+    hashed = {}
+    for name, value in stored.items():
+        look()
+        hashed[name] = Hashed.of(_bytes(value))
     text = _canonical(
         {
             "format": FORMAT,
             "document": dict(checkpoint.document),
             "complex": pairs,
-            "sha256": _digest(stored),
+            "sha256": _digest(stored, hashed),
         }
     )
     header: dict[str, Any] = {"__metadata__": {KEY: text}}
@@ -123,7 +131,8 @@ def pieces(checkpoint: Checkpoint) -> list[bytes | memoryview]:
         }
     first = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     first += b" " * (-len(first) % 8)
-    return [len(first).to_bytes(8, "little") + first, *(_bytes(stored[name]) for name in names)]
+    start = Hashed.of(len(first).to_bytes(8, "little") + first)
+    return [start, *(hashed[name] for name in names)]
 
 
 def decode(source: bytes | Path) -> Checkpoint:
@@ -137,7 +146,8 @@ def decode(source: bytes | Path) -> Checkpoint:
         data = source if isinstance(source, bytes) else _read(source)
         outer = _outer(data)
         tensors = safetensors.torch.load(data)
-        if outer["sha256"] != _digest(tensors):
+        hashed = {name: Hashed.of(_bytes(value)) for name, value in tensors.items()}
+        if outer["sha256"] != _digest(tensors, hashed):
             raise ValueError("its tensors aren't those that it was made of")
         for name in outer["complex"]:
             tensors[name] = torch.view_as_complex(tensors[name])
@@ -167,13 +177,13 @@ def _canonical(value: object) -> str:
     )
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(tensors: Mapping[str, Tensor], hashed: Mapping[str, Hashed]) -> str:
     """Of all names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name]
-        digest.update(f"{len(name)} {name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(_bytes(value))
+        told = f"{len(name)} {name} {value.dtype} {tuple(value.shape)} {hashed[name].sha256}\n"
+        digest.update(told.encode())
     return digest.hexdigest()
 
 

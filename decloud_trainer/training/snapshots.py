@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decloud_trainer.errors import CorruptionError, DecloudError
-from decloud_trainer.store.chain import Store
+from decloud_trainer.store.chain import Hashed, Store
 from decloud_trainer.store.version import Version
 from decloud_trainer.training.artifacts import serialise
 from decloud_trainer.training.checkpoint import KEY, Checkpoint, decode, pieces
@@ -25,9 +25,22 @@ def commit_checkpoint(
     *,
     metrics: Mapping[str, float] | None = None,
     onto: Version | Literal["head"] | None = "head",
+    look: Callable[[], None] = lambda: None,
 ) -> Version:
-    """Append a training state. Raises as `Store.commit`."""
-    return store.commit(pieces(checkpoint), message, metrics=metrics, onto=onto)
+    """Append a training state. Raises as `Store.commit`.
+
+    Args:
+        look: called before each tensor that is worked on; what it raises ends the commit, of which
+            nothing is seen then.
+    """
+    looked = _looked(pieces(checkpoint, look), look)
+    return store.commit(looked, message, metrics=metrics, onto=onto)
+
+
+def _looked(found: list[Hashed], look: Callable[[], None]) -> Iterator[Hashed]:
+    for piece in found:
+        look()
+        yield piece
 
 
 def load_checkpoint(store: Store, version: Version) -> Checkpoint:

@@ -138,7 +138,7 @@ def run(spec: Spec, folder: Path, events: Events, commands: Commands) -> dict[st
         prepared = datasets.prepare(spec.data, events.progress, cache_bytes=spec.cache_bytes)
         return prepared.to_json()
 
-    limits.let_threads_sleep()
+    limits.ready_for_torch()
     import torch
 
     from decloud_trainer.training import inspection, runs

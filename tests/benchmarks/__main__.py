@@ -6,8 +6,7 @@ beside a reference measured in the same minutes, run by run in turn; medians are
 
 from __future__ import annotations
 
-import os
-
+from decloud_trainer.training import limits
 from tests.benchmarks import idle, parallel, startup, wallet
 
 if __name__ == "__main__":
@@ -17,8 +16,7 @@ if __name__ == "__main__":
     wallet.measure()
     idle.measure()
     parallel.measure()
-    # As in a training child: threads that wait don't spin.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limits.ready_for_torch()
     from tests.benchmarks import network, pricer, store, strategy, training
 
     network.measure()

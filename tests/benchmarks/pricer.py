@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from decloud_trainer.training import limits
+
 if TYPE_CHECKING:
     from decloud_trainer.store.chain import Store
     from decloud_trainer.training.pricing.pricer import PricerReport
@@ -41,6 +43,8 @@ def run():
     np.fft.fft(put, axis=-1).mean(axis=1)
 """,
     "torch": f"""
+from decloud_trainer.training import limits
+limits.ready_for_torch()
 import torch
 torch.set_num_threads(1)
 from decloud_trainer.training.pricing.options import checked_bounds
@@ -65,6 +69,7 @@ print(json.dumps([seconds, after / 1024]))
 
 
 def measure() -> None:
+    limits.ready_for_torch()
     _simulations()
     _commits()
     _sharing()

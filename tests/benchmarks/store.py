@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from decloud_trainer.training import limits
 from tests.benchmarks.training import FASHION
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from decloud_trainer.training.chains import ChainCheckpoints
     from decloud_trainer.training.state import Training
 
-TURNS = 15
+TURNS = 30
 INTERVAL = 100
 CHECKPOINT_S = 30.0
 SIZES = (32, 128)
@@ -47,6 +48,7 @@ def measure() -> None:
     A commit is begun before a stretch's first batch, so that all that it does beside the training
     falls into the stretch. A checkpoint does the same and writes an artefact, too.
     """
+    limits.ready_for_torch()
     data = f"Fashion-MNIST in {FASHION}" if FASHION.is_dir() else "digits"
     print(f"SimpleCNN on {data}: a commit every {INTERVAL} batches, a checkpoint every 30 s")
     for size in SIZES:

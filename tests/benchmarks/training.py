@@ -9,13 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from decloud_trainer.cli.bench import show
-from decloud_trainer.training.bench import Wanted, compare
+from decloud_trainer.training import limits
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def measure() -> None:
+    limits.ready_for_torch()
+    from decloud_trainer.cli.bench import show
+    from decloud_trainer.training.bench import Wanted, compare
+
     data = ("fashionmnist", FASHION) if FASHION.is_dir() else None
     with tempfile.TemporaryDirectory() as folder:
         wanted = Wanted(Path(folder), data, "cpu", races=3)

@@ -6,19 +6,18 @@ import asyncio
 import gc
 from pathlib import Path
 
-from daemonworld import Running, World, a_world
+from daemonworld import a_world, earn, lose
 
 from decloud_trainer.chain.watch import WatchPace
 from decloud_trainer.jobs.model import Job
 from decloud_trainer.rounds.engine import Told
-from decloud_trainer.rounds.entry import Entry, RowKey, State
+from decloud_trainer.rounds.entry import Entry, RowKey
 from decloud_trainer.rounds.model import Action, Intent, Round, Submission
 from decloud_trainer.rounds.parts import Progress
 from decloud_trainer.rounds.watchdog import Ended
 
 # Open rounds are read again and again: what the last look showed is let go with the next.
 QUICK = WatchPace(poll_interval_s=0.05, safety_interval_s=0.05)
-
 
 KINDS = (Round, RowKey, Submission, Action, Progress, Ended, Entry, Told, Intent, Job)
 
@@ -49,25 +48,6 @@ def _round_of(one: object) -> int | None:
     if isinstance(one, Intent):
         return one.action.round_id
     return int(one.id[1:].partition("-")[0]) if isinstance(one, Job) else None
-
-
-async def earn(world: World, running: Running) -> int:
-    number = world.open()
-    await running.until(number, State.JOINED)
-    world.net.start_training(number)
-    await running.until(number, State.SUBMITTED)
-    world.complete(number)
-    await running.until(number, State.CLAIMED)
-    return number
-
-
-async def lose(world: World, running: Running) -> int:
-    number = world.open()
-    await running.until(number, State.JOINED)
-    world.net.start_training(number)
-    world.abort(number)
-    await running.until(number, State.LOST)
-    return number
 
 
 async def test_a_finished_round_leaves_nothing_in_memory(tmp_path: Path) -> None:

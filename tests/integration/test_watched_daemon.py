@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemonworld import Running, World, a_world
+from daemonworld import Running, World, a_world, lose
 from localchain import PATIENCE_S
 from processes import free_port
 
@@ -71,16 +71,6 @@ def a_watchman(running: Running, channel: Kept, *, silent_s: float = 0.0) -> Wat
         needed_lamports=a_cost,
     )
     return Watchman(view, Notifier([channel]))
-
-
-async def lose(world: World, running: Running) -> int:
-    """A round that the validator gives up after we have joined it."""
-    number = world.open()
-    await running.until(number, State.JOINED)
-    world.net.start_training(number)
-    world.abort(number)
-    await running.until(number, State.LOST)
-    return number
 
 
 async def decided(running: Running, number: int) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
-from collections.abc import MutableMapping
+import time
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,54 @@ def test_what_waits_has_room_for_so_much(tmp_path: Path, monkeypatch: pytest.Mon
     assert (report.committed, report.failed, report.left_out) == (3, 0, 3)
     steps = [version.metrics["step"] for version in Store(folder, "slow").log()]
     assert steps == [5, 4, 0]
+
+
+class Watched(Folder):
+    """Holds the first commit up until it may go on; notes how far each writer gives way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self.niceness: list[int] = []
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        self.began.set()
+        assert self.go_on.wait(10)
+        with super().exclusive():
+            yield
+
+    def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
+        self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        super().write_all(wanted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its threads have priorities of their own")
+def test_a_commit_gives_way_to_the_training_beside_it(tmp_path: Path) -> None:
+    folder = Watched(tmp_path / "chain")
+    made = offered(folder, folder.began, 1)
+    folder.go_on.set()
+    while not made.is_idle:
+        time.sleep(0.001)
+    assert made.close().committed == 1
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert set(folder.niceness) == {min(own + commits.NICENESS, 19)}
+
+
+def test_who_waits_for_the_last_commits_waits_for_no_one_who_gives_way(tmp_path: Path) -> None:
+    """The one under way is begun anew; each is there once, in their order."""
+    folder = Watched(tmp_path / "chain")
+    made = offered(folder, folder.began, 1, 2)
+    closing = threading.Thread(target=made.close)
+    closing.start()
+    while not made._is_closed:
+        time.sleep(0.001)
+    folder.go_on.set()
+    closing.join(10)
+    assert made.close().committed == 2
+    assert set(folder.niceness) == {os.getpriority(os.PRIO_PROCESS, 0)}
+    steps = [version.metrics["step"] for version in Store(folder, "watched").log()]
+    assert steps == [2, 1]
 
 
 def test_an_unexpected_error_ends_no_thread(

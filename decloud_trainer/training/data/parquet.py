@@ -99,8 +99,8 @@ def _text(file: Path, value: object) -> str:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     arrow, library = package("pyarrow", str(file)), package("pyarrow.parquet", str(file))
-    # The library's own class, and what it raises of Python's.
-    damage = (arrow.lib.ArrowException, OSError, ValueError, NotImplementedError, MemoryError)
+    # The library's own class, from which those for memory and for what it can't do derive, too.
+    damage = (arrow.lib.ArrowException, OSError, ValueError)
     try:
         with library.ParquetFile(file, thrift_string_size_limit=MAX_BYTES) as opened:
             meta = opened.metadata

@@ -51,7 +51,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Derived:
-    """What rows that are made of others have of them."""
+    """What is made of rows has of them."""
 
     source: Rows
 
@@ -173,7 +173,7 @@ def numbers_of(rows: Rows, names: tuple[str, ...]) -> Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class RowSplit:
+class RowSplit(_Derived):
     """What splits of texts and of tables have in common.
 
     Attributes:
@@ -181,18 +181,9 @@ class RowSplit:
         training: the training split's: they tell the classes, and how a row becomes an input.
     """
 
-    source: Rows
     training: Rows
 
     modality: ClassVar[Modality]
-
-    @property
-    def files(self) -> Sequence[Traversable]:
-        return self.source.files
-
-    @property
-    def identity(self) -> str:
-        return self.source.identity
 
     def summary(self) -> Summary:
         names = class_names(self.training)
@@ -200,7 +191,7 @@ class RowSplit:
             len(numbers_of(self.source, names)),
             len(names),
             modality=self.modality,
-            columns=self.source.columns,
+            columns=self.columns,
             labels=names,
         )
 
