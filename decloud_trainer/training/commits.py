@@ -1,20 +1,23 @@
 """A training that commits itself to a chain of versions, without waiting for it.
 
 A training keeps every processor busy, so what a commit computes is taken from it. The commits'
-thread therefore gives way to all others as long as training goes on, and works in the moments in
-which they wait for each other. On a machine that other programs keep busy it gets hardly anywhere
-then; so whoever closes, and waits, has the rest done by a thread that doesn't give way.
+thread therefore runs only when no other wants to: in the moments in which the training's threads
+wait for each other. Where other programs leave no such moments, it would never be done; so a commit
+that takes long, and one that somebody waits for, is begun anew by a thread that doesn't give way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.store.chain import Store
@@ -27,17 +30,20 @@ log = logging.getLogger(__name__)
 
 # States that wait for a slow store may take so much memory; then the oldest of them is left out.
 MAX_WAITING_BYTES = 512 * 1024**2
-# Of a thread that gives way. Measured: with 15 a commit costs the training a sixth of what it does
-# with 0, with 10 a half, with 19 no less.
-NICENESS = 15
+# So long a commit gives way to whatever else there is to do.
+PATIENCE_S = 5.0
+
+
+_Offered: TypeAlias = tuple[Checkpoint, str, dict[str, float]]
 
 
 class _Interrupted(Exception):
-    """The commit is to be begun anew by another thread."""
+    """The commit is to be begun anew by the other thread."""
 
 
 class Commits:
-    """Commits of one training, on threads of their own. Failures are counted, never raised.
+    """Commits of one training, one at a time, on threads of their own. Failures are counted, never
+    raised.
 
     Args:
         after: called on that thread with each version; may raise a DecloudError, which is logged.
@@ -46,15 +52,20 @@ class Commits:
     def __init__(self, store: Store, after: Callable[[Version], None] = lambda _: None) -> None:
         self._store = store
         self._after = after
-        self._is_busy = False
+        self._is_busy = self._is_urgent = False
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Checkpoint, str, dict[str, float]]] = deque()
+        self._waiting: deque[_Offered] = deque()
         self._is_closed = False
         self._committed = self._failed = self._left_out = 0
         self._error = ""
         self.last: Version | None = None
-        self._thread = threading.Thread(target=self._work_on, name="commits", daemon=True)
-        self._thread.start()
+        # A thread's policy is that of the one that starts it: the idle one can't start the other.
+        self._threads = [
+            threading.Thread(target=self._work, args=(gives_way,), name="commits", daemon=True)
+            for gives_way in (True, False)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def offer(self, checkpoint: Checkpoint, message: str, metrics: Mapping[str, float]) -> None:
         """Commit it soon, after those that were offered before."""
@@ -63,7 +74,7 @@ class Commits:
             while len(self._waiting) > 1 and self._waiting_bytes() > MAX_WAITING_BYTES:
                 self._waiting.popleft()
                 self._left_out += 1
-            self._changed.notify()
+            self._changed.notify_all()
 
     @property
     def is_idle(self) -> bool:
@@ -80,51 +91,53 @@ class Commits:
         """Wait until everything that was offered is committed, or has failed."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
-        self._thread.join()
-        if self._waiting:
-            self._thread = threading.Thread(target=self._work_off, name="commits", daemon=True)
-            self._thread.start()
-            self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
         return CommitReport(self._committed, self._failed, self._left_out, self._error)
 
-    def _work_on(self) -> None:
-        """Commit whatever is offered, giving way to the training, until `close`."""
-        _give_way()
-        while True:
-            with self._changed:
-                while not self._waiting and not self._is_closed:
-                    self._changed.wait()
-                if self._is_closed:
-                    return
-            self._next(self._go_on)
+    def _work(self, gives_way: bool) -> None:
+        if gives_way:
+            _give_way()
+        while (offered := self._take(gives_way)) is not None:
+            until = time.monotonic() + PATIENCE_S
+            look = functools.partial(self._go_on, until) if gives_way else lambda: None
+            try:
+                self._commit(*offered, look)
+            except _Interrupted:
+                with self._changed:
+                    self._waiting.appendleft(offered)
+                    self._is_urgent = True
+            except Exception:
+                # The thread's top: without it the training would go on and keep nothing any more.
+                self._failed += 1
+                self._error = "unexpected; the log has the details"
+                log.exception("step %s can't be committed", offered[0].document.get("step"))
+            finally:
+                with self._changed:
+                    self._is_busy = False
+                    self._changed.notify_all()
 
-    def _work_off(self) -> None:
-        """Commit what is left."""
-        while self._waiting:
-            self._next(lambda: None)
+    def _take(self, gives_way: bool) -> _Offered | None:
+        """The next one to be committed by the one thread or the other; None at its end."""
 
-    def _go_on(self) -> None:
-        if self._is_closed:
-            raise _Interrupted
+        def is_turn() -> bool:
+            if gives_way:
+                return self._is_closed or not (
+                    self._is_busy or self._is_urgent or not self._waiting
+                )
+            return not self._is_busy and (self._is_closed or self._is_urgent)
 
-    def _next(self, look: Callable[[], None]) -> None:
         with self._changed:
-            checkpoint, message, metrics = offered = self._waiting.popleft()
-            self._is_busy = True
-        try:
-            self._commit(checkpoint, message, metrics, look)
-        except _Interrupted:
-            with self._changed:
-                self._waiting.appendleft(offered)
-        except Exception:
-            # The thread's top: without it the training would go on and keep nothing any more.
-            self._failed += 1
-            self._error = "unexpected; the log has the details"
-            log.exception("step %s can't be committed", checkpoint.document.get("step"))
-        finally:
-            with self._changed:
-                self._is_busy = False
+            self._changed.wait_for(is_turn)
+            if not self._waiting or (gives_way and self._is_closed):
+                return None
+            self._is_busy, self._is_urgent = True, False
+            return self._waiting.popleft()
+
+    def _go_on(self, until: float) -> None:
+        if self._is_closed or time.monotonic() > until:
+            raise _Interrupted
 
     def _commit(
         self,
@@ -154,9 +167,8 @@ class Commits:
 
 
 def _give_way() -> None:
-    """Let this thread run when no other wants to; only Linux has priorities of single threads."""
+    """Let this thread run when no other wants to; only Linux knows that for single threads."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            thread = threading.get_native_id()
-            wanted = min(os.getpriority(os.PRIO_PROCESS, thread) + NICENESS, 19)
-            os.setpriority(os.PRIO_PROCESS, thread, wanted)
+        with contextlib.suppress(OSError):  # forbidden, as seccomp can: it costs a few per cent
+            own = threading.get_native_id()
+            os.sched_setscheduler(own, os.SCHED_IDLE, os.sched_param(0))

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from decloud_trainer.training.chains import ChainCheckpoints
     from decloud_trainer.training.state import Training
 
-TURNS = 30
+TURNS = 100
+# A commit is over well within so many batches: what it costs doesn't drown in the machine's moods.
+STRETCH = 20
 INTERVAL = 100
 CHECKPOINT_S = 30.0
 SIZES = (32, 128)
@@ -43,10 +45,11 @@ class Stretch:
 
 
 def measure() -> None:
-    """Stretches of 100 batches of SimpleCNN with and without a commit, in turns, tuned as a run is.
+    """Stretches of 20 batches of SimpleCNN with and without a commit, in turns, tuned as a run is.
 
     A commit is begun before a stretch's first batch, so that all that it does beside the training
-    falls into the stretch. A checkpoint does the same and writes an artefact, too.
+    falls into the stretch. A checkpoint does the same and writes an artefact, too. What they cost
+    is then compared with the time of all the batches from one to the next.
     """
     limits.ready_for_torch()
     data = f"Fashion-MNIST in {FASHION}" if FASHION.is_dir() else "digits"
@@ -79,7 +82,7 @@ def _measure(size: int, folder: Path) -> None:
     spec = DataSpec("fashionmnist", FASHION, folder) if FASHION.is_dir() else None
     samples = load(spec or DataSpec("digits", None, folder)).split("train")
     task = ClassifierTask(model, samples, size, 0, device, strategy=strategy)
-    choices = Choices(threads=device.threads, total_steps=3 * (TURNS + 1) * INTERVAL)
+    choices = Choices(threads=device.threads, total_steps=3 * (TURNS + 1) * STRETCH)
     training = Training(task, Plan(0.001, 0, strategy), device, choices)
     checkpoints = ChainCheckpoints(folder)
     maker = Maker(base, model, carried(ARCHITECTURE, -0.1), ArtifactSpec(), None, None)
@@ -126,7 +129,7 @@ def _stretch(
 
     process, thread, began = time.process_time(), time.thread_time(), time.perf_counter()
     begin()
-    for _ in train(training, training.step + INTERVAL, Hooks(time.time)):
+    for _ in train(training, training.step + STRETCH, Hooks(time.time)):
         pass
     seconds, thread = time.perf_counter() - began, time.thread_time() - thread
     _settle(checkpoints)
@@ -141,22 +144,24 @@ def _settle(checkpoints: ChainCheckpoints) -> None:
 
 def _tell(what: str, found: dict[str, list[Stretch]], alone: list[float]) -> None:
     plain = found["plain"]
-    middle = statistics.median(each.seconds for each in plain)
-    print(f"  {what}: {middle:.2f} s for {INTERVAL} batches (medians of {TURNS} turns)")
-    for name in ("commit", "checkpoint"):
+    interval = statistics.median(each.seconds for each in plain) * INTERVAL / STRETCH
+    print(f"  {what}: {interval:.2f} s for {INTERVAL} batches (medians of {TURNS} turns)")
+    for name, period in (("commit", interval), ("checkpoint", CHECKPOINT_S)):
         pairs = list(zip(found[name], plain, strict=True))
-        extra = statistics.median(one.seconds - other.seconds for one, other in pairs)
+        extra = sorted(one.seconds - other.seconds for one, other in pairs)
+        low, high = (extra[round(TURNS / 2 + sign * TURNS**0.5)] for sign in (-1, 1))
         thread = statistics.median(one.thread - other.thread for one, other in pairs)
         process = statistics.median(one.process - other.process for one, other in pairs)
-        period = middle if name == "commit" else CHECKPOINT_S
+        middle = statistics.median(extra)
         print(
-            f"    {name:<10} {1e3 * extra:+6.1f} ms in the loop, {extra / period:+.2%}; processor: "
+            f"    {name:<10} {1e3 * middle:+6.1f} ms in the loop ({1e3 * low:+.1f} to "
+            f"{1e3 * high:+.1f} with 95 % confidence), {middle / period:+.2%}; processor: "
             f"{1e3 * thread:+.1f} ms of its thread, {1e3 * process:+.1f} ms of the process"
         )
     late = statistics.median(each.waited for each in found["commit"])
     print(
         f"    a commit with nothing beside it: {1e3 * statistics.median(alone):.0f} ms; "
-        f"still under way after {INTERVAL} batches: {1e3 * late:.0f} ms"
+        f"still under way after {STRETCH} batches: {1e3 * late:.0f} ms"
     )
 
 

@@ -71,12 +71,12 @@ def test_what_waits_has_room_for_so_much(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 class Watched(Folder):
-    """Holds the first commit up until it may go on; notes how far each writer gives way."""
+    """Holds the first commit up until it may go on; notes the policy that each writer runs by."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.began, self.go_on = threading.Event(), threading.Event()
-        self.niceness: list[int] = []
+        self.policies: list[int] = []
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -86,11 +86,14 @@ class Watched(Folder):
             yield
 
     def write_all(self, wanted: MutableMapping[str, Buffer]) -> None:
-        self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        self.policies.append(os.sched_getscheduler(threading.get_native_id()))
         super().write_all(wanted)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="its threads have priorities of their own")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="its threads can give way")
+
+
+@linux
 def test_a_commit_gives_way_to_the_training_beside_it(tmp_path: Path) -> None:
     folder = Watched(tmp_path / "chain")
     made = offered(folder, folder.began, 1)
@@ -98,10 +101,25 @@ def test_a_commit_gives_way_to_the_training_beside_it(tmp_path: Path) -> None:
     while not made.is_idle:
         time.sleep(0.001)
     assert made.close().committed == 1
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert set(folder.niceness) == {min(own + commits.NICENESS, 19)}
+    assert set(folder.policies) == {os.SCHED_IDLE}
 
 
+@linux
+def test_a_commit_that_gave_way_for_long_does_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is left over for it, a state is nevertheless kept soon."""
+    monkeypatch.setattr(commits, "PATIENCE_S", 0.0)
+    folder = Watched(tmp_path / "chain")
+    folder.go_on.set()
+    made = offered(folder, folder.began, 1, 2)
+    while not made.is_idle:
+        time.sleep(0.001)
+    assert made.close().committed == 2
+    assert set(folder.policies) == {os.sched_getscheduler(0)}
+
+
+@linux
 def test_who_waits_for_the_last_commits_waits_for_no_one_who_gives_way(tmp_path: Path) -> None:
     """The one under way is begun anew; each is there once, in their order."""
     folder = Watched(tmp_path / "chain")
@@ -113,7 +131,7 @@ def test_who_waits_for_the_last_commits_waits_for_no_one_who_gives_way(tmp_path:
     folder.go_on.set()
     closing.join(10)
     assert made.close().committed == 2
-    assert set(folder.niceness) == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert set(folder.policies) == {os.sched_getscheduler(0)}
     steps = [version.metrics["step"] for version in Store(folder, "watched").log()]
     assert steps == [2, 1]
 
