@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from decloud_trainer.errors import DecloudError
 from decloud_trainer.store.chain import Store
@@ -34,7 +34,14 @@ MAX_WAITING_BYTES = 512 * 1024**2
 PATIENCE_S = 5.0
 
 
-_Offered: TypeAlias = tuple[Checkpoint, str, dict[str, float]]
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """What is to be committed; `until` the time (monotonic) it may take to give way."""
+
+    checkpoint: Checkpoint
+    message: str
+    metrics: dict[str, float]
+    until: float
 
 
 class _Interrupted(Exception):
@@ -70,7 +77,8 @@ class Commits:
     def offer(self, checkpoint: Checkpoint, message: str, metrics: Mapping[str, float]) -> None:
         """Commit it soon, after those that were offered before."""
         with self._changed:
-            self._waiting.append((checkpoint, message, dict(metrics)))
+            until = time.monotonic() + PATIENCE_S
+            self._waiting.append(_Offered(checkpoint, message, dict(metrics), until))
             while len(self._waiting) > 1 and self._waiting_bytes() > MAX_WAITING_BYTES:
                 self._waiting.popleft()
                 self._left_out += 1
@@ -84,7 +92,7 @@ class Commits:
 
     def _waiting_bytes(self) -> int:
         return sum(
-            tensor.nbytes for state, _, _ in self._waiting for tensor in state.tensors.values()
+            tensor.nbytes for each in self._waiting for tensor in each.checkpoint.tensors.values()
         )
 
     def close(self) -> CommitReport:
@@ -100,10 +108,9 @@ class Commits:
         if gives_way:
             _give_way()
         while (offered := self._take(gives_way)) is not None:
-            until = time.monotonic() + PATIENCE_S
-            look = functools.partial(self._go_on, until) if gives_way else lambda: None
+            look = functools.partial(self._go_on, offered.until) if gives_way else lambda: None
             try:
-                self._commit(*offered, look)
+                self._commit(offered, look)
             except _Interrupted:
                 with self._changed:
                     self._waiting.appendleft(offered)
@@ -112,7 +119,7 @@ class Commits:
                 # The thread's top: without it the training would go on and keep nothing any more.
                 self._failed += 1
                 self._error = "unexpected; the log has the details"
-                log.exception("step %s can't be committed", offered[0].document.get("step"))
+                log.exception("step %s can't be committed", offered.checkpoint.document.get("step"))
             finally:
                 with self._changed:
                     self._is_busy = False
@@ -132,23 +139,21 @@ class Commits:
             self._changed.wait_for(is_turn)
             if not self._waiting or (gives_way and self._is_closed):
                 return None
-            self._is_busy, self._is_urgent = True, False
-            return self._waiting.popleft()
+            offered = self._waiting.popleft()
+            self._is_busy = True
+            # Those that came meanwhile have waited, too; a later one gives way again.
+            self._is_urgent = not gives_way and bool(self._waiting)
+            return offered
 
     def _go_on(self, until: float) -> None:
         if self._is_closed or time.monotonic() > until:
             raise _Interrupted
 
-    def _commit(
-        self,
-        checkpoint: Checkpoint,
-        message: str,
-        metrics: dict[str, float],
-        look: Callable[[], None],
-    ) -> None:
+    def _commit(self, offered: _Offered, look: Callable[[], None]) -> None:
+        checkpoint, message = offered.checkpoint, offered.message
         try:
             self.last = commit_checkpoint(
-                self._store, checkpoint, message, metrics=metrics, look=look
+                self._store, checkpoint, message, metrics=offered.metrics, look=look
             )
             self._committed += 1
             log.info("%s: committed %s: %s", self._store.where, self.last.name, message)
