@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 # States that wait for a slow store may take so much memory; then the oldest of them is left out.
 MAX_WAITING_BYTES = 512 * 1024**2
 # So long a commit gives way to whatever else there is to do.
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
