@@ -53,7 +53,7 @@ class Commits:
     raised.
 
     Args:
-        after: called on that thread with each version; may raise a DecloudError, which is logged.
+        after: called on one of them with each version; may raise a DecloudError, which is logged.
     """
 
     def __init__(self, store: Store, after: Callable[[Version], None] = lambda _: None) -> None:
